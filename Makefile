@@ -1,0 +1,42 @@
+# make demo               NGC 5921 with ptclean and with tclean, compared; a picture of the galaxy
+# make demo MS=my.ms      the same for your data; options in ARGS, e.g. ARGS='--imsize 512 --nchan 64'
+# make test               everything that must hold before a change goes in
+#
+# The environment is made once, in .venv, by the newest Python that CASA has wheels for. Choose
+# another with PYTHON=python3.11.
+
+PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,\
+	$(shell $(p) -c 'import sys, venv, ensurepip; assert (3, 11) <= sys.version_info < (3, 14); print("$(p)")' 2>/dev/null)))
+MS ?=
+ARGS ?=
+
+BIN := .venv/bin
+# CASA reads its measures data from the package casadata, whatever is in the user's own set-up.
+export CASASITECONFIG := $(CURDIR)/examples/casasiteconfig.py
+
+.PHONY: demo test lint venv clean
+
+demo: .venv/demo-installed
+	$(BIN)/python examples/demo.py $(if $(MS),--ms '$(MS)') $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/test-installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+venv: .venv/test-installed
+
+.venv/made:
+	$(if $(PYTHON),,$(error CASA needs Python 3.11, 3.12 or 3.13: give one as PYTHON=...))
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/demo-installed .venv/test-installed: .venv/%-installed: .venv/made setup.py pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+# What demos made, in demo-output, stays: it may hold what took hours.
+clean:
+	rm -rf .venv build dist ptclean.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""tclean, on many workers, with tclean's own images.
+
+>>> from ptclean import ptclean as tclean  # doctest: +SKIP
+
+Names are imported when they are first asked for: workers import this package too, and they need
+neither casatasks nor the description of the task.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "ptclean": "ptclean.run",
+    "plan": "ptclean.run",
+    "Plan": "ptclean.planning",
+    "DaskClusterManager": "ptclean.cluster",
+    "ParallelCubeImager": "ptclean.imager",
+}
+
+__all__ = ["DaskClusterManager", "ParallelCubeImager", "Plan", "__version__", "plan", "ptclean"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
