@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can go wrong in ptclean besides wrong parameters.
+
+Wrong parameters are ``ValueError``, raised before anything is started. The exceptions here say
+what happened, with the evidence, and what to do next. They keep their data as attributes, and
+everything in ``args``, so that they survive pickling on their way between processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class PtcleanError(RuntimeError):
+    """Base of the exceptions that ptclean raises about a run, as opposed to its parameters."""
+
+
+class WorkerStartError(PtcleanError):
+    """The Dask workers did not get ready for work.
+
+    Parameters
+    ----------
+    reason : str
+        What happened.
+    advice : str
+        What the user can do about it.
+    evidence : str, default ''
+        The end of a worker's output.
+    log_path : str, default ''
+        The file from which `evidence` is taken.
+    """
+
+    def __init__(self, reason: str, advice: str, evidence: str = "", log_path: str = "") -> None:
+        super().__init__(reason, advice, evidence, log_path)
+        self.reason = reason
+        self.advice = advice
+        self.evidence = evidence
+        self.log_path = log_path
+
+    def __str__(self) -> str:
+        text = f"{self.reason}. {self.advice}."
+        if self.log_path:
+            text += f"\nThe end of {self.log_path}:\n{self.evidence or '(the file is empty)'}"
+        return text
+
+
+class TaskError(PtcleanError):
+    """A function that ran in a worker raised an exception.
+
+    The original exception stays behind in the worker, since not every exception can be pickled;
+    its type, text and traceback come along as strings.
+
+    Parameters
+    ----------
+    function : str
+        Name of the function that ran.
+    error_type : str
+        Name of the exception's class, such as ``'RuntimeError'``.
+    error : str
+        Text of the exception.
+    worker : str
+        Name of the worker.
+    pid : int
+        Number of the worker's process.
+    log_path : str
+        The worker's CASA log file, or an empty string.
+    warnings : sequence of (priority, origin, message)
+        WARN and SEVERE lines that CASA logged during the call.
+    traceback : str
+        The formatted traceback of the original exception.
+    """
+
+    def __init__(
+        self,
+        function: str,
+        error_type: str,
+        error: str,
+        worker: str,
+        pid: int,
+        log_path: str,
+        warnings: Sequence[tuple[str, str, str]],
+        traceback: str,
+    ) -> None:
+        super().__init__(function, error_type, error, worker, pid, log_path, warnings, traceback)
+        self.function = function
+        self.error_type = error_type
+        self.error = error
+        self.worker = worker
+        self.pid = pid
+        self.log_path = log_path
+        self.warnings = warnings
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.function} failed in worker {self.worker} (process {self.pid}): "
+            f"{self.error_type}: {self.error}"
+        )
+        if self.log_path:
+            text += f"\nThe worker's CASA log is {self.log_path}"
+        return text
+
+
+class ParameterError(ValueError, RuntimeError):
+    """A parameter has a value that makes no sense.
+
+    A ``RuntimeError`` as well, since that is what tclean raises for some of them.
+
+    Parameters
+    ----------
+    parameter : str
+        Its name.
+    value : object
+        Its value.
+    advice : str
+        What the parameter is, and a value to use instead.
+    """
+
+    def __init__(self, parameter: str, value: object, advice: str) -> None:
+        super().__init__(parameter, value, advice)
+        self.parameter = parameter
+        self.value = value
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.parameter}={self.value!r}: {self.parameter} {self.advice}"
+
+
+class ChunkError(PtcleanError):
+    """A step of a chunk failed, and with it the run.
+
+    Parameters
+    ----------
+    chunk : str
+        The chunk and its channels.
+    step : str
+        What it was at.
+    reason : str
+        What happened.
+    advice : str
+        What to look at, or to try.
+    """
+
+    def __init__(self, chunk: str, step: str, reason: str, advice: str) -> None:
+        super().__init__(chunk, step, reason, advice)
+        self.chunk = chunk
+        self.step = step
+        self.reason = reason
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.chunk} failed at step {self.step!r}: {self.reason}\nNext: {self.advice}."
+
+
+class ImageInUseError(PtcleanError):
+    """Another run is imaging under the same name.
+
+    Parameters
+    ----------
+    path : str
+        The other run's work directory.
+    owner : str
+        Who runs it, where and since when.
+    """
+
+    def __init__(self, path: str, owner: str) -> None:
+        super().__init__(path, owner)
+        self.path = path
+        self.owner = owner
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} belongs to a run that goes on ({self.owner}). Wait for it, or give this "
+            "one another imagename; if that run is dead, remove the directory"
+        )
