@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The cube's axes, resolved once from the whole selection.
+
+``start``, ``width`` and ``nchan`` may be channels, frequencies, velocities or nothing at all, in
+any frame. What they mean depends on all selected data, so they are resolved here, by CASA itself,
+for the whole cube; chunks get their channels as coordinates (:func:`ptclean.axis.shifted`), never
+as a ``start`` of their own, which comes out with gaps and doubles.
+
+Reads measurement sets, writes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from casatools import ctsys, synthesisimager
+from casatools import ms as measurement_set
+
+from .casa_io import open_table
+from .records import ImagingRecords, Record
+
+
+@dataclass(frozen=True)
+class CubeAxes:
+    """Axes of the cube that tclean would make.
+
+    Attributes
+    ----------
+    coordinates : dict
+        CASA's record of the coordinate system.
+    shape : tuple of int
+        (nx, ny, npol, nchan).
+    start, width : float
+        Frequency of the first channel, and channel increment, in Hz.
+    frame : str
+        Frame of the frequencies ('LSRK', ...).
+    linear : bool
+        Whether the frequencies are linear in the channel.
+    """
+
+    coordinates: Record
+    shape: tuple[int, int, int, int]
+    start: float
+    width: float
+    frame: str
+    linear: bool
+
+    @property
+    def nchan(self) -> int:
+        """Number of channels."""
+        return self.shape[3]
+
+
+@dataclass(frozen=True)
+class SelectedData:
+    """What the selection reads.
+
+    Attributes
+    ----------
+    rows : int
+        Selected rows of all measurement sets.
+    channels : int
+        Channels of the selected spectral windows (of the widest where several are selected).
+    width : float
+        Width of the widest selected data channel, in Hz.
+    bytes : int
+        Size of the data column of the measurement sets, in bytes, as if read whole.
+    """
+
+    rows: int
+    channels: int
+    width: float
+    bytes: int
+
+
+def resolve_axes(records: ImagingRecords) -> CubeAxes:
+    """Let CASA define the image of the whole cube, and read its axes.
+
+    Parameters
+    ----------
+    records : ImagingRecords
+        For the whole cube.
+
+    Returns
+    -------
+    CubeAxes
+
+    Raises
+    ------
+    RuntimeError
+        CASA's own, for data or axes that do not exist; the same as tclean.
+    """
+    with selected_imager(records) as imager:
+        coordinates = imager.getcsys()["coordsys"]
+        nchan = int(imager.updatenchan())
+    spectral = next(key for key in coordinates if key.startswith("spectral"))
+    stokes = next(key for key in coordinates if key.startswith("stokes"))
+    axis = coordinates[spectral]
+    linear = "wcs" in axis and "tabular" not in axis
+    imsize = records.image["imsize"]
+    imsize = list(imsize) if isinstance(imsize, list) else [imsize]
+    nx, ny = imsize[0], imsize[-1]
+    return CubeAxes(
+        coordinates=coordinates,
+        shape=(int(nx), int(ny), len(coordinates[stokes]["stokes"]), nchan),
+        start=float(axis["wcs"]["crval"] - axis["wcs"]["crpix"] * axis["wcs"]["cdelt"])
+        if linear
+        else 0.0,
+        width=float(axis["wcs"]["cdelt"]) if linear else 0.0,
+        frame=str(axis["system"]),
+        linear=linear,
+    )
+
+
+@contextlib.contextmanager
+def selected_imager(records: ImagingRecords) -> Iterator[Any]:
+    """Give a `synthesisimager` that has selected the data and defined the image."""
+    imager = synthesisimager()
+    try:
+        for key in sorted(records.selection):
+            imager.selectdata(records.selection[key])
+        imager.defineimage(records.image, records.gridding)
+        yield imager
+    finally:
+        imager.done()
+
+
+def shifted(coordinates: Record, first: int) -> Record:
+    """Return the coordinate record of a cube that begins with channel `first` of this one.
+
+    Only the reference pixel moves, so that each channel's frequency comes out of the same
+    arithmetic as in the whole cube.
+    """
+    result = copy.deepcopy(coordinates)
+    spectral = next(key for key in result if key.startswith("spectral"))
+    result[spectral]["wcs"]["crpix"] -= first
+    return result
+
+
+def summarize_data(records: ImagingRecords) -> SelectedData:
+    """Read how much the selection is.
+
+    Parameters
+    ----------
+    records : ImagingRecords
+
+    Returns
+    -------
+    SelectedData
+    """
+    rows = size = 0
+    channels = 0
+    width = 0.0
+    for selection in records.selection.values():
+        name = selection["msname"]
+        windows = _spectral_windows(selection)
+        with open_table(name) as tb:
+            rows += tb.nrows()
+        with open_table(f"{name}/SPECTRAL_WINDOW") as tb:
+            for window in windows or range(tb.nrows()):
+                channels = max(channels, int(tb.getcell("NUM_CHAN", window)))
+                width = max(width, float(abs(tb.getcell("CHAN_WIDTH", window)).max()))
+        size += _data_bytes(name)
+    return SelectedData(rows=rows, channels=channels, width=width, bytes=size)
+
+
+def _spectral_windows(selection: Record) -> list[int]:
+    if not selection.get("spw"):
+        return []
+    ms = measurement_set()
+    found = ms.msseltoindex(selection["msname"], spw=selection["spw"])["spw"]
+    return [int(window) for window in found]
+
+
+def _data_bytes(name: str) -> int:
+    with open_table(name) as tb:
+        column = next(c for c in ("CORRECTED_DATA", "DATA", "FLOAT_DATA") if c in tb.colnames())
+        shape = tb.getcell(column, 0).shape if tb.nrows() else (0, 0)
+        return int(tb.nrows() * shape[0] * shape[1] * 8)
+
+
+def casa_memory() -> int:
+    """Bytes that CASA in this process takes for available (the user's own budget, if set)."""
+    return int(ctsys.hostinfo()["memory"]["available"]) * 1024

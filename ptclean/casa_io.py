@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Open CASA tables and images so that they are closed again, whatever happens.
+
+A tool of its own for each use: CASA's tools are not safe to share between threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from casatools import image, table
+
+
+@contextlib.contextmanager
+def open_table(path: str, *, write: bool = False, lock: str = "default") -> Iterator[Any]:
+    """Open a table and give the `table` tool; closed on leaving.
+
+    Parameters
+    ----------
+    path : str
+    write : bool
+        Whether to write to it.
+    lock : str
+        casacore's lock option ('default', 'auto', 'usernoread', ...).
+
+    Raises
+    ------
+    OSError
+        If CASA cannot open it.
+    """
+    tool = table()
+    if not tool.open(path, lockoptions={"option": lock}, nomodify=not write):
+        raise OSError(f"cannot open table {path}")
+    try:
+        yield tool
+    finally:
+        tool.close()
+
+
+@contextlib.contextmanager
+def open_image(path: str) -> Iterator[Any]:
+    """Open an image and give the `image` tool; closed on leaving."""
+    tool = image()
+    if not tool.open(path):
+        raise OSError(f"cannot open image {path}")
+    try:
+        yield tool
+    finally:
+        tool.close()
+        tool.done()

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ptclean is going to do with a call: made before anything starts, printed, and then followed.
+
+The plan reads the data's description and asks CASA for the cube's axes. It starts no cluster and
+writes nothing (but see Notes of :func:`make_plan`).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from . import images, memory
+from .axis import CubeAxes, SelectedData, casa_memory, resolve_axes, summarize_data
+from .chunks import Chunk, guard_channels
+from .config import setting
+from .errors import ParameterError
+from .memory import ImageSize
+from .parameters import absolute_paths, imaging_records
+from .records import ImagingRecords
+from .scope import reason_for_serial
+from .sizing import Machine, size_run, tclean_seconds
+
+#: ptclean's own parameters, at the end of its signature.
+OWN_PARAMETERS = ("nworkers", "chanchunks", "memory_limit")
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ptclean is going to do.
+
+    Attributes
+    ----------
+    imagename : str
+        Absolute.
+    serial : str or None
+        Why tclean itself runs, in this process; None if ptclean's engine does. If it is set, the
+        attributes below it are None or empty.
+    nworkers : int
+        Tasks at once.
+    chunks : tuple of Chunk
+        Core and guard channels of each chunk.
+    guard : int
+        Guard channels on either side of a chunk.
+    shape : tuple of int or None
+        (nx, ny, npol, nchan) of the cube.
+    start, width : float
+        Frequency of the first channel, and channel increment, in Hz.
+    frame : str
+        Frame of the frequencies.
+    rows : int
+        Rows of the measurement sets.
+    read_bytes : int
+        Bytes of visibilities that all chunks together read in one pass, if each reads all of them
+        (as it does where the tiles of the data column span the band).
+    worker_memory : int
+        Bytes that a worker takes at its peak.
+    memory_limit : int or None
+        Bytes at which Dask kills a worker, or None.
+    casa_memory : int
+        MB that CASA is told it may plan with in each worker.
+    warnings : tuple of str
+    """
+
+    imagename: str
+    serial: str | None = None
+    nworkers: int = 1
+    chunks: tuple[Chunk, ...] = ()
+    guard: int = 0
+    shape: tuple[int, int, int, int] | None = None
+    start: float = 0.0
+    width: float = 0.0
+    frame: str = ""
+    rows: int = 0
+    read_bytes: int = 0
+    worker_memory: int = 0
+    memory_limit: int | None = None
+    casa_memory: int = 0
+    warnings: tuple[str, ...] = ()
+    parameters: dict[str, Any] = field(default_factory=dict, repr=False)
+    records: ImagingRecords | None = field(default=None, repr=False)
+    coordinates: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plan as plain data, without the records for CASA's tools."""
+        plain = asdict(self)
+        for name in ("parameters", "records", "coordinates"):
+            del plain[name]
+        return plain
+
+    def __str__(self) -> str:
+        rows = [("image", self.imagename)]
+        if self.shape is None:
+            rows.append(("engine", f"tclean, serially: {self.serial}"))
+        else:
+            rows += self._table()
+        rows += [("warning", warning) for warning in self.warnings]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+    def _table(self) -> list[tuple[str, str]]:
+        nx, ny, npol, nchan = self.shape or (0, 0, 0, 0)
+        sizes = [chunk.channels for chunk in self.chunks]
+        channels = f"{min(sizes)}" if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
+        guards = f"{self.guard} guard channel{'s' * (self.guard != 1)} on either side"
+        limit = "none" if self.memory_limit is None else f"{self.memory_limit / _GIB:.2f} GiB"
+        return [
+            ("cube", f"{nx} x {ny} pixels, {npol} Stokes, {nchan} channels"),
+            (
+                "axis",
+                f"{self.start / 1e9:.9f} GHz, {self.width / 1e3:+.6f} kHz a channel, {self.frame}",
+            ),
+            ("engine", f"{self.nworkers} worker{'s' * (self.nworkers != 1)}"),
+            ("chunks", f"{len(self.chunks)} of {channels} channels, {guards}"),
+            (
+                "memory",
+                f"{self.worker_memory / _GIB:.2f} GiB a worker, limit {limit}; "
+                f"CASA plans with {self.casa_memory} MB",
+            ),
+            (
+                "reads",
+                f"{self.rows} rows; up to {self.read_bytes / _GIB:.2f} GiB a pass, over all chunks",
+            ),
+        ]
+
+
+def make_plan(parameters: dict[str, Any], machine: Machine) -> Plan:
+    """Plan a call.
+
+    Parameters
+    ----------
+    parameters : dict
+        All parameters of ptclean, validated.
+    machine : Machine
+        What there is to work with.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ParameterError
+        For values that make no sense; names parameter, value and the way out.
+    RuntimeError
+        CASA's own, for data that do not exist; the same as tclean.
+    MemoryError
+        If a channel does not fit under the memory limit.
+
+    Notes
+    -----
+    For a list of measurement sets of which only some have weights for each channel, CASA adds the
+    missing column, as tclean does.
+    """
+    own = {name: parameters[name] for name in OWN_PARAMETERS}
+    check_own_parameters(own)
+    tclean = {name: value for name, value in parameters.items() if name not in own}
+    check_parameters(tclean)
+    tclean = absolute_paths(tclean)
+    imagename = tclean["imagename"]
+    reason = reason_for_serial(tclean, _existing(imagename))
+    if reason:
+        return Plan(imagename, serial=reason, parameters=tclean)
+    records = imaging_records(tclean)
+    axes = resolve_axes(records)
+    data = summarize_data(records)
+    nx, ny, npol, nchan = axes.shape
+    size = ImageSize(nx, ny, npol, tclean["gridder"])
+    cleans = tclean["niter"] > 0
+    reason = _reason_in_data(axes, data, size, own, tclean)
+    if reason:
+        return Plan(imagename, serial=reason, parameters=tclean)
+    guard = guard_channels(tclean["interpolation"], data.width, axes.width) if cleans else 0
+    sizing = size_run(
+        size,
+        nchan,
+        guard,
+        machine,
+        nworkers=own["nworkers"],
+        chanchunks=own["chanchunks"],
+        cleans=cleans,
+    )
+    largest = max(chunk.gridded_channels for chunk in sizing.chunks)
+    return Plan(
+        imagename,
+        nworkers=sizing.nworkers,
+        chunks=sizing.chunks,
+        guard=guard,
+        shape=axes.shape,
+        start=axes.start,
+        width=axes.width,
+        frame=axes.frame,
+        rows=data.rows,
+        read_bytes=data.bytes * len(sizing.chunks),
+        worker_memory=sizing.worker_memory,
+        memory_limit=machine.limit,
+        casa_memory=memory.casa_budget(size, largest),
+        warnings=sizing.warnings,
+        parameters=tclean,
+        records=records,
+        coordinates=axes.coordinates,
+    )
+
+
+def check_own_parameters(own: dict[str, Any]) -> None:
+    """Check `nworkers` and `chanchunks`; `memory_limit` is checked where it is read.
+
+    Raises
+    ------
+    ParameterError
+    """
+    if own["nworkers"] < 0:
+        raise ParameterError(
+            "nworkers",
+            own["nworkers"],
+            "is the number of tasks at once; use nworkers=0 for as many as cores and memory allow",
+        )
+    if own["chanchunks"] == 0 or own["chanchunks"] < -1:
+        raise ParameterError(
+            "chanchunks",
+            own["chanchunks"],
+            "is the number of channels in a chunk; use chanchunks=-1 to have it chosen, or 1 for "
+            "one channel per task",
+        )
+
+
+def check_parameters(tclean: dict[str, Any]) -> None:
+    """Check what tclean itself would stumble over late, or in words that do not name the cause.
+
+    Raises
+    ------
+    ParameterError
+    """
+    if tclean["nchan"] == 0 or tclean["nchan"] < -1:
+        raise ParameterError(
+            "nchan",
+            tclean["nchan"],
+            "is the number of channels of the cube; use nchan=-1 for all that the data have",
+        )
+    if not tclean["imagename"]:
+        raise ParameterError("imagename", tclean["imagename"], "names the images; it is needed")
+    masks = tclean["mask"] if isinstance(tclean["mask"], list) else [tclean["mask"]]
+    for mask in masks:
+        if mask and "[" not in mask and not os.path.exists(mask):
+            raise ParameterError(
+                "mask",
+                mask,
+                "is neither an image or region file that exists nor a region such as "
+                "'circle[[64pix,64pix],10pix]'",
+            )
+
+
+def _existing(imagename: str) -> set[str]:
+    folder = os.path.dirname(imagename)
+    return set(images.image_products(imagename)) if os.path.isdir(folder) else set()
+
+
+def _reason_in_data(
+    axes: CubeAxes,
+    data: SelectedData,
+    size: ImageSize,
+    own: dict[str, Any],
+    tclean: dict[str, Any],
+) -> str | None:
+    """Say why a cube that the engine knows is tclean's all the same, its axes being known."""
+    if not axes.linear:
+        return "the channels are not equally spaced in frequency"
+    chosen_here = own["nworkers"] == 0 and own["chanchunks"] == -1
+    seconds = tclean_seconds(size, axes.nchan, data.rows, cleans=tclean["niter"] > 0)
+    fits = memory.casa_requirement(size, axes.nchan) < casa_memory() * memory.USABLE
+    if chosen_here and fits and seconds < setting("small-cube-seconds"):
+        return (
+            f"the cube is small (about {seconds:.0f} s), starting workers would take longer than "
+            "they save; nworkers or chanchunks make it parallel all the same"
+        )
+    return None

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How many workers, and how many channels each, for a given machine.
+
+Pure functions on plain data: cores, memory and the size of the cube come in, chunks come out. The
+images do not depend on any of it, only time and memory do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import chunks as cutting
+from .chunks import Chunk
+from .memory import USABLE, ImageSize, largest_gridded, worker_memory, workers_that_fit
+
+_GIB = 2**30
+
+#: Part of a memory limit that a worker may fill: Dask's nanny kills it at 95 % of the limit.
+USABLE_OF_LIMIT = 0.9
+
+#: tclean's time, in seconds: for a call, for each channel and pixel, and for each channel and row
+#: of data (measured, 40 antennas: 0.17 s a channel at 512 x 512, 50 s at 8000 x 8000).
+_SECONDS_PER_CALL = 0.7
+_SECONDS_PER_PIXEL = 0.65e-6
+_SECONDS_PER_ROW = 1e-6
+
+#: Times the dirty cube that a clean takes, for the estimate of what is not worth a cluster.
+_CLEAN_FACTOR = 3
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to work with.
+
+    Attributes
+    ----------
+    workers : int
+        Tasks that can run at once: physical cores, or the workers of the user's own cluster.
+    memory : int
+        Bytes that are free for all workers together.
+    limit : int or None
+        Bytes that one worker must not exceed, if there is a limit.
+    """
+
+    workers: int
+    memory: int
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """Outcome of `size_run`.
+
+    Attributes
+    ----------
+    nworkers : int
+        Tasks at once.
+    chunks : tuple of Chunk
+    worker_memory : int
+        Bytes that the largest chunk takes in its worker.
+    warnings : tuple of str
+        What the user should know before the run.
+    """
+
+    nworkers: int
+    chunks: tuple[Chunk, ...]
+    worker_memory: int
+    warnings: tuple[str, ...]
+
+
+def size_run(
+    size: ImageSize,
+    nchan: int,
+    guard: int,
+    machine: Machine,
+    *,
+    nworkers: int = 0,
+    chanchunks: int = -1,
+    cleans: bool = True,
+) -> Sizing:
+    """Choose workers and chunks.
+
+    Parameters
+    ----------
+    size : ImageSize
+        One channel of the cube.
+    nchan : int
+        Channels of the cube.
+    guard : int
+        Guard channels on either side of a chunk.
+    machine : Machine
+    nworkers, chanchunks : int
+        ptclean's parameters: 0 and -1 leave the choice here.
+    cleans : bool
+        Whether there are minor cycles.
+
+    Returns
+    -------
+    Sizing
+
+    Raises
+    ------
+    MemoryError
+        If a worker's limit does not even hold one channel with its guards.
+    """
+    smallest = min(nchan, max(2, 1 + 2 * guard))
+    least = worker_memory(size, smallest)
+    usable = machine.memory * USABLE
+    if machine.limit is not None:
+        per_worker = machine.limit * USABLE_OF_LIMIT
+        if least > per_worker:
+            raise MemoryError(
+                f"memory_limit={machine.limit / _GIB:.2f}GiB: one channel of {size.nx} x {size.ny} "
+                f"pixels, gridded with its guard channels ({smallest} in all), takes "
+                f"{least / _GIB:.2f} GiB of a worker, which may fill {per_worker / _GIB:.2f} GiB; "
+                f"give each worker at least {least / USABLE_OF_LIMIT / _GIB:.1f}GiB, or make "
+                "smaller images"
+            )
+        usable = min(usable, machine.workers * per_worker)
+    wanted = nworkers or machine.workers
+    warnings = []
+    if chanchunks > 0:
+        each = worker_memory(size, min(nchan, chanchunks + 2 * guard))
+    else:
+        each = least
+    fitting = min(workers_that_fit(wanted, each, int(usable)), nchan)
+    if each > usable:
+        warnings.append(
+            f"a worker takes {each / _GIB:.2f} GiB for a chunk, of {usable / _GIB:.2f} GiB that "
+            "are free: the machine may run out of memory. tclean would cut such a cube into "
+            "single channels, which changes the images; ptclean does not"
+        )
+    elif nworkers and fitting < min(nworkers, nchan):
+        warnings.append(
+            f"nworkers={nworkers} of {each / _GIB:.2f} GiB each do not fit into "
+            f"{usable / _GIB:.2f} GiB; {fitting} run at once. The images are the same"
+        )
+    if chanchunks > 0:
+        chunks = cutting.cut(nchan, chanchunks, guard)
+    else:
+        share = int(usable / fitting)
+        largest = max(1, largest_gridded(size, share) - 2 * guard)
+        parts = cutting.choose_parts(nchan, fitting, largest, cleans=cleans, pixels=size.pixels)
+        chunks = cutting.cut_evenly(nchan, parts, guard)
+    return Sizing(
+        nworkers=min(fitting, len(chunks)),
+        chunks=chunks,
+        worker_memory=worker_memory(size, max(chunk.gridded_channels for chunk in chunks)),
+        warnings=tuple(warnings),
+    )
+
+
+def tclean_seconds(size: ImageSize, nchan: int, rows: int, *, cleans: bool) -> float:
+    """Estimate roughly how long serial tclean takes for a cube, in seconds."""
+    channel = size.pixels * _SECONDS_PER_PIXEL + rows * _SECONDS_PER_ROW
+    return (_SECONDS_PER_CALL + nchan * channel) * (_CLEAN_FACTOR if cleans else 1)
