@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Image one chunk of the cube with CASA's synthesis tools, inside a worker.
+
+A chunk has two image sets on disk: the *gridded* one, its channels and guard channels, which
+``synthesisimager`` works on, and the *core* one, its channels alone, which
+``synthesisdeconvolver`` works on. After each major cycle the core channels of the residual are
+copied over; before it, the models of core and neighbours come the other way. Where a chunk has no
+guard channels the two are one.
+
+The steps of a chunk are `ChunkImager.begin`, any number of `minor` and `major` in turn, and
+`finish`. Their sequence over all chunks, and the iteration control, are the driver's
+(:mod:`ptclean.imager`). CASA's tools live as long as the imager; :func:`imager_for` keeps imagers
+alive in the worker between steps and, when a step meets a worker that has none (the former one
+died, or another took over), rebuilds it from the images on disk as they were when the last step
+was complete.
+
+For cubes CASA normalises inside ``makepsf`` and ``executemajorcycle``: the normaliser's gather and
+divide steps must not be called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+from casatools import synthesisdeconvolver, synthesisimager, synthesisnormalizer
+
+from . import images
+from .axis import shifted
+from .chunks import Chunk
+from .records import ImagingRecords, Record
+
+#: Products that the deconvolver needs from the gridded image set.
+_COPIED = ("psf", "pb", "residual", "sumwt", "weight")
+
+
+@dataclass(frozen=True)
+class ChunkJob:
+    """What a worker must know of a chunk; plain data.
+
+    Attributes
+    ----------
+    run : str
+        Name of the run, unique among runs.
+    chunk : Chunk
+    neighbours : tuple of Chunk
+        Chunks whose core channels are among this chunk's guard channels.
+    records : ImagingRecords
+        Of the whole cube.
+    coordinates : dict
+        Coordinate record of the whole cube.
+    directory : str
+        Work directory of the run, absolute; the same path on each worker.
+    cleans : bool
+        Whether there are minor cycles.
+    restores, corrects : bool
+        tclean's `restoration` and `pbcor`.
+    """
+
+    run: str
+    chunk: Chunk
+    neighbours: tuple[Chunk, ...]
+    records: ImagingRecords
+    coordinates: Record
+    directory: str
+    cleans: bool
+    restores: bool
+    corrects: bool
+
+    @property
+    def deconvolves(self) -> bool:
+        """Whether a deconvolver is wanted: for minor cycles, or to restore."""
+        return self.cleans or self.restores
+
+    def folder(self, chunk: Chunk | None = None) -> str:
+        """Directory of a chunk's images, this one's if none is given."""
+        index = (chunk or self.chunk).index
+        return os.path.join(self.directory, f"chunk-{index:05d}")
+
+    def core(self, chunk: Chunk | None = None) -> str:
+        """Prefix of a chunk's core images."""
+        return os.path.join(self.folder(chunk), "core")
+
+    @property
+    def gridded(self) -> str:
+        """Prefix of this chunk's gridded images."""
+        if self.chunk.gridded_channels == self.chunk.channels:
+            return self.core()
+        return os.path.join(self.folder(), "gridded")
+
+
+class ChunkImager:
+    """CASA's tools for one chunk.
+
+    Parameters
+    ----------
+    job : ChunkJob
+
+    Attributes
+    ----------
+    steps : int
+        Steps that are complete.
+    """
+
+    def __init__(self, job: ChunkJob) -> None:
+        self.job = job
+        self.steps = 0
+        self._last_step = ""
+        self._imager: Any = None
+        self._normalizer: Any = None
+        self._deconvolver: Any = None
+
+    def begin(self, *, lastcycle: bool) -> list[Record]:
+        """Make PSF, primary beam and first residual.
+
+        Parameters
+        ----------
+        lastcycle : bool
+            tclean's control of the same name.
+
+        Returns
+        -------
+        list of dict
+            The deconvolver's initialization records, before and after the mask is set up; empty
+            if there are no minor cycles.
+        """
+        # Images of a run that was killed would be taken up by CASA as a restart.
+        shutil.rmtree(self.job.folder(), ignore_errors=True)
+        os.makedirs(self._scratch)
+        with contextlib.chdir(self._scratch):
+            self._open_imager()
+            self._imager.makepsf()
+            if self.job.records.gridding["gridder"] not in ("standard", "ft", "gridft"):
+                # The standard gridder's is made with the PSF, in C++.
+                self._imager.makepb()
+            self._normalizer.normalizeprimarybeam()
+            self._major(lastcycle=lastcycle)
+            self._copy_out(*_COPIED)
+            records = []
+            if self.job.deconvolves:
+                self._open_deconvolver()
+                self._deconvolver.checkrestoringbeam()
+            if self.job.cleans:
+                records.append(self._deconvolver.initminorcycle())
+                self._deconvolver.setupmask()
+                records.append(self._deconvolver.initminorcycle())
+            self._complete("begin")
+        return records
+
+    def minor(self, controls: Record) -> Record:
+        """Run the minor cycle of the core channels.
+
+        Parameters
+        ----------
+        controls : dict
+            Record of the iteration control, the same for all chunks.
+
+        Returns
+        -------
+        dict
+            The deconvolver's execution record.
+        """
+        with contextlib.chdir(self._scratch):
+            _replace_tree(f"{self.job.core()}.model", self._model_before)
+            if self.job.chunk.channels == 1 and self._last_step == "minor":
+                # For a single channel the tool adds to the last cycle's record until it is
+                # initialized again; for more, CASA makes a deconvolver for each cycle.
+                self._deconvolver.initminorcycle()
+            record = self._deconvolver.executeminorcycle(iterbotrecord=controls)
+            self._complete("minor")
+        return record
+
+    def major(self, *, lastcycle: bool) -> Record:
+        """Run the major cycle, with the models of this chunk and of its neighbours.
+
+        Parameters
+        ----------
+        lastcycle : bool
+            tclean's control of the same name.
+
+        Returns
+        -------
+        dict
+            The deconvolver's initialization record for the next minor cycle.
+        """
+        with contextlib.chdir(self._scratch):
+            self._gather_model()
+            self._major(lastcycle=lastcycle)
+            self._copy_residual()
+            self._deconvolver.setupmask()
+            record = self._deconvolver.initminorcycle()
+            self._complete("major")
+        return record
+
+    def finish(self) -> None:
+        """Restore the core images, if wanted, and close the tools."""
+        with contextlib.chdir(self._scratch):
+            if self.job.restores:
+                self._deconvolver.restore()
+                if self.job.corrects:
+                    self._deconvolver.pbcor()
+            self.close()
+            self._complete("finish")
+
+    def close(self) -> None:
+        """Close CASA's tools; the images stay."""
+        for name in ("_deconvolver", "_normalizer", "_imager"):
+            tool = getattr(self, name)
+            setattr(self, name, None)
+            if tool is not None:
+                tool.done()
+
+    def recover(self, steps: int, next_step: str) -> None:
+        """Take up a chunk whose first `steps` steps another worker has made.
+
+        Parameters
+        ----------
+        steps : int
+            Steps that are complete.
+        next_step : {'minor', 'major', 'finish'}
+            The one that follows; it may have been begun, and is made from its start again.
+        """
+        # Weight tables that a killed process left would be taken over by CASA.
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        os.makedirs(self._scratch)
+        with contextlib.chdir(self._scratch):
+            self._open_imager()
+            if next_step == "minor":
+                self._undo_minor(first=steps == 1)
+            if self.job.deconvolves:
+                self._open_deconvolver()
+            if self.job.cleans:
+                self._deconvolver.initminorcycle()
+                self._deconvolver.setupmask()
+        self.steps = steps
+
+    @property
+    def _scratch(self) -> str:
+        """Directory of this chunk alone, in which CASA leaves its weight tables.
+
+        Their names tell neither image nor process, and CASA takes over what it finds.
+        """
+        return os.path.join(self.job.folder(), "scratch")
+
+    @property
+    def _model_before(self) -> str:
+        return os.path.join(self.job.folder(), "before.model")
+
+    def _complete(self, step: str) -> None:
+        self.steps += 1
+        self._last_step = step
+
+    def _open_imager(self) -> None:
+        job, chunk = self.job, self.job.chunk
+        records = job.records.named(job.gridded).channels(
+            shifted(job.coordinates, chunk.gridded_start), chunk.gridded_channels
+        )
+        self._imager = synthesisimager()
+        for key in sorted(records.selection):
+            self._imager.selectdata(records.selection[key])
+        self._imager.defineimage(records.image, records.gridding)
+        self._imager.normalizerinfo(records.normalization)
+        self._normalizer = synthesisnormalizer()
+        self._normalizer.setupnormalizer(normpars=records.normalization)
+        self._imager.setweighting(**records.weighting)
+
+    def _open_deconvolver(self) -> None:
+        self._deconvolver = synthesisdeconvolver()
+        self._deconvolver.setupdeconvolution(
+            decpars=self.job.records.named(self.job.core()).deconvolution
+        )
+
+    def _major(self, *, lastcycle: bool) -> None:
+        self._imager.executemajorcycle(
+            controls={
+                "lastcycle": lastcycle,
+                "usemask": self.job.records.deconvolution["usemask"],
+            }
+        )
+
+    def _copy_out(self, *products: str) -> None:
+        if self.job.gridded == self.job.core():
+            return
+        for product in products:
+            source = f"{self.job.gridded}.{product}"
+            if os.path.isdir(source):
+                images.cut(source, f"{self.job.core()}.{product}", self.job.chunk.core_in_gridded)
+
+    def _copy_residual(self) -> None:
+        job = self.job
+        if job.gridded != job.core():
+            images.copy_channels(
+                f"{job.gridded}.residual", job.chunk.core_in_gridded, f"{job.core()}.residual"
+            )
+
+    def _gather_model(self) -> None:
+        """Bring the models of core and guard channels into the gridded model."""
+        job, chunk = self.job, self.job.chunk
+        if job.gridded == job.core():
+            return
+        target = f"{job.gridded}.model"
+        if not os.path.isdir(target):
+            images.empty_model(f"{job.gridded}.residual", target)
+        for other in (chunk, *job.neighbours):
+            start = max(other.start, chunk.gridded_start)
+            stop = min(other.stop, chunk.gridded_stop)
+            images.copy_channels(
+                f"{job.core(other)}.model",
+                slice(start - other.start, stop - other.start),
+                target,
+                start - chunk.gridded_start,
+            )
+
+    def _undo_minor(self, *, first: bool) -> None:
+        """Bring model and residual back to what they were before a minor cycle."""
+        model = f"{self.job.core()}.model"
+        if os.path.isdir(self._model_before):
+            _replace_tree(self._model_before, model)
+        elif first:
+            shutil.rmtree(model, ignore_errors=True)
+        # With one channel CASA's minor cycle writes to the residual on disk.
+        self._major(lastcycle=False)
+        self._copy_residual()
+
+
+def _replace_tree(source: str, target: str) -> None:
+    """Make `target` a copy of `source`; a target half written never has its name."""
+    if not os.path.isdir(source):
+        return
+    shutil.rmtree(f"{target}.new", ignore_errors=True)
+    shutil.copytree(source, f"{target}.new")
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(f"{target}.new", target)
+
+
+_imagers: dict[tuple[str, int], ChunkImager] = {}
+
+
+def step(job: ChunkJob, steps: int, name: str, arguments: Record) -> Any:
+    """Run one step of a chunk; the function that workers execute.
+
+    Parameters
+    ----------
+    job : ChunkJob
+    steps : int
+        Steps of the chunk that are complete.
+    name : {'begin', 'minor', 'major', 'finish'}
+    arguments : dict
+        Arguments of the method of that name.
+
+    Returns
+    -------
+    list or dict or None
+        What the method returns.
+    """
+    key = (job.run, job.chunk.index)
+    imager = _imagers.get(key)
+    if imager is None or imager.steps != steps:
+        forget(*key)
+        imager = ChunkImager(job)
+        if steps:
+            imager.recover(steps, name)
+    _imagers[key] = imager
+    try:
+        result = getattr(imager, name)(**arguments)
+    except BaseException:
+        forget(*key)
+        raise
+    if name == "finish":
+        forget(*key)
+    return result
+
+
+def forget(run: str, index: int | None = None) -> None:
+    """Close what this worker holds of a run, or of one chunk of it."""
+    for key in [k for k in _imagers if k[0] == run and index in (None, k[1])]:
+        _imagers.pop(key).close()

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The task: from a call to its images, by ptclean's engine or by tclean itself."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import psutil
+from casatasks import tclean as casa_tclean
+from casatasks.private.imagerhelpers.imager_base import PySynthesisImager
+from casatasks.private.imagerhelpers.imager_return_dict import ImagingDict
+from casatasks.private.imagerhelpers.summary_minor import SummaryMinor
+from distributed.system import MEMORY_LIMIT
+
+from . import images, logs
+from .axis import casa_memory
+from .cluster import DaskClusterManager, default_nworkers
+from .description import load
+from .imager import ParallelCubeImager
+from .parameters import imager_parameters
+from .planning import OWN_PARAMETERS, Plan, check_own_parameters, make_plan
+from .products import assemble_products, history_lines
+from .records import Record
+from .sizing import Machine
+from .task import CasaTask, bind, signature
+from .workdir import work_directory
+from .worker_spec import parse_memory_limit
+
+_description = load()
+
+
+def plan(*args: Any, **kwargs: Any) -> Plan:
+    """Say what `ptclean` would do with the same arguments, without doing it.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Those of `ptclean`.
+
+    Returns
+    -------
+    Plan
+        Plain data that prints as a table.
+
+    Raises
+    ------
+    TypeError, AssertionError, RuntimeError, ValueError
+        As `ptclean` raises them, before it starts anything.
+    """
+    parameters = bind(_description, args, kwargs, function="plan")
+    return make_plan(parameters, _machine(parameters))
+
+
+plan.__signature__ = signature(_description)  # type: ignore[attr-defined]
+
+
+def run(parameters: dict[str, Any]) -> Record | None:
+    """Do the work of the task.
+
+    Parameters
+    ----------
+    parameters : dict
+        All parameters, validated.
+
+    Returns
+    -------
+    dict or None
+        What tclean returns.
+    """
+    # tclean is called with the paths that the user gave, the engine with absolute ones.
+    tclean = {k: v for k, v in parameters.items() if k not in OWN_PARAMETERS}
+    made = make_plan(parameters, _machine(parameters))
+    for line in str(made).splitlines():
+        logs.post(line, "WARN" if line.startswith("warning") else "INFO")
+    history = history_lines("ptclean", parameters)
+    if made.serial:
+        return _run_serially(tclean, made, history)
+    return _run_parallel(parameters, made, history)
+
+
+def _run_serially(tclean: dict[str, Any], made: Plan, history: list[str]) -> Record | None:
+    logs.post(f"ptclean runs tclean serially: {made.serial}")
+    result: Record | None = casa_tclean(**tclean)
+    if os.path.isdir(os.path.dirname(made.imagename)):
+        for product in images.image_products(made.imagename):
+            images.set_history(
+                f"{made.imagename}.{product}",
+                "ptclean",
+                [*history, f"ptclean ran tclean serially: {made.serial}"],
+            )
+    return result
+
+
+def _run_parallel(parameters: dict[str, Any], made: Plan, history: list[str]) -> Record:
+    with (
+        work_directory(made.imagename) as directory,
+        DaskClusterManager(
+            made.nworkers, parameters["memory_limit"], casa_memory=made.casa_memory
+        ) as cluster,
+    ):
+        imager = ParallelCubeImager(made, cluster.client, directory, cluster.nworkers)
+        summary = imager.run()
+        assemble_products(imager.jobs, made.imagename, history)
+    logs.post(f"{imager.skipped} major cycles of chunks without a change of model were left out")
+    return _returned(summary, made)
+
+
+def _returned(summary: Record | None, made: Plan) -> Record:
+    """Give the summary the form in which tclean returns it."""
+    if summary is None:
+        arguments = imager_parameters(made.parameters, imagename=made.imagename)
+        empty: Record = ImagingDict().construct_residual_dict(arguments)
+        return empty
+    # tclean's own, a method that makes no use of its object.
+    summary["stopDescription"] = PySynthesisImager.getStopDescription(None, summary["stopcode"])
+    summary["summaryminor"] = SummaryMinor.convertMatrix(
+        summary["summaryminor"], made.parameters["fullsummary"]
+    )
+    return summary
+
+
+def _machine(parameters: dict[str, Any]) -> Machine:
+    """Find out what there is to work with."""
+    own = {name: parameters[name] for name in OWN_PARAMETERS}
+    check_own_parameters(own)
+    workers = default_nworkers()
+    limit = parse_memory_limit(own["memory_limit"], own["nworkers"] or workers, MEMORY_LIMIT)
+    memory = min(psutil.virtual_memory().available, MEMORY_LIMIT, casa_memory())
+    return Machine(workers=workers, memory=memory, limit=limit)
+
+
+ptclean = CasaTask(_description, run)

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep at most so many chunks in flight on the workers, each at home where its tools are.
+
+The only module that submits tasks. A chunk's CASA tools live in the worker that took its first
+step, and hold locks on its images, so its further steps go there. When a worker dies, Dask runs
+its task again elsewhere, and so is each further step of its chunks; the tools are then rebuilt
+from disk as they were after the chunk's last complete step (:func:`ptclean.chunk_imager.step`).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from distributed import Client, Future, KilledWorker, as_completed
+
+from . import chunk_imager
+from .chunk_imager import ChunkJob
+from .errors import ChunkError, TaskError
+from .records import Record
+from .worker import Outcome, run
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of one chunk.
+
+    Attributes
+    ----------
+    job : ChunkJob
+    name : {'begin', 'minor', 'major', 'finish'}
+    arguments : dict
+    """
+
+    job: ChunkJob
+    name: str
+    arguments: Record = field(default_factory=dict)
+
+
+class CubeSplitter:
+    """Runs steps of chunks on the workers of a Dask client.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    nworkers : int
+        Most tasks in flight.
+    on_outcome : callable
+        Called with each step and the `Outcome` of its task as it completes, in the caller's thread.
+    """
+
+    def __init__(
+        self, client: Client, nworkers: int, on_outcome: Callable[[Step, Outcome], None]
+    ) -> None:
+        self._client = client
+        self._nworkers = nworkers
+        self._on_outcome = on_outcome
+        self._home: dict[int, str] = {}
+        self._steps_done: dict[int, int] = {}
+        self._run = uuid.uuid4().hex[:8]
+        self.most_in_flight = 0
+
+    def run(self, steps: Iterable[Step]) -> dict[int, Any]:
+        """Run steps of different chunks, and wait for all of them.
+
+        Parameters
+        ----------
+        steps : iterable of Step
+
+        Returns
+        -------
+        dict
+            What each step returned, by the chunk's index.
+
+        Raises
+        ------
+        ChunkError
+            If a step failed, or its workers died time and again; the steps in flight are cancelled.
+        """
+        waiting = list(steps)
+        results: dict[int, Any] = {}
+        running: dict[Future, tuple[Step, str]] = {}
+        completed = as_completed(loop=self._client.loop)
+        try:
+            for worker in self._slots():
+                self._submit_next(waiting, worker, running, completed)
+            for future in completed:
+                step, worker = running.pop(future)
+                outcome = self._outcome(future, step)
+                index = step.job.chunk.index
+                results[index] = outcome.value
+                self._steps_done[index] = self._steps_done.get(index, 0) + 1
+                self._home[index] = outcome.worker
+                self._on_outcome(step, outcome)
+                future.release()
+                busy = {name for _, name in running.values()}
+                for free in self._slots():
+                    if free not in busy and len(running) < self._nworkers:
+                        self._submit_next(waiting, free, running, completed)
+        except BaseException:
+            self._client.cancel(list(running), force=True)
+            raise
+        return results
+
+    def forget(self, job: ChunkJob) -> None:
+        """Close what workers still hold of a run; for a run that failed."""
+        self._client.run(chunk_imager.forget, job.run, on_error="ignore")
+
+    def _slots(self) -> Iterator[str]:
+        """Give the names of the workers to be used, no more than tasks may be in flight."""
+        yield from list(self._workers())[: self._nworkers]
+
+    def _workers(self) -> dict[str, str]:
+        """Addresses of the workers by name."""
+        info = self._client.scheduler_info(n_workers=-1)["workers"]
+        return {str(worker["name"]): address for address, worker in info.items()}
+
+    def _submit_next(
+        self,
+        waiting: list[Step],
+        worker: str,
+        running: dict[Future, tuple[Step, str]],
+        completed: as_completed,
+    ) -> None:
+        """Submit the largest step that is at home at a worker, or has no home any more."""
+        alive = self._workers()
+        fitting = [s for s in waiting if self._home.get(s.job.chunk.index) == worker] or [
+            s for s in waiting if self._home.get(s.job.chunk.index) not in alive
+        ]
+        if not fitting:
+            return
+        step = max(fitting, key=lambda s: s.job.chunk.gridded_channels)
+        waiting.remove(step)
+        job = step.job
+        address = alive.get(worker)
+        future = self._client.submit(
+            run,
+            chunk_imager.step,
+            job,
+            self._steps_done.get(job.chunk.index, 0),
+            step.name,
+            step.arguments,
+            key=f"{step.name}-chunk-{job.chunk.index:05d}-{self._run}-{uuid.uuid4().hex[:8]}",
+            workers=None if address is None else [address],
+            # Dask goes elsewhere only if that worker is gone.
+            allow_other_workers=address is not None,
+            pure=False,
+        )
+        running[future] = (step, worker)
+        self.most_in_flight = max(self.most_in_flight, len(running))
+        completed.add(future)
+
+    def _outcome(self, future: Future, step: Step) -> Outcome:
+        chunk = step.job.chunk
+        try:
+            outcome: Outcome = future.result()
+        except TaskError as error:
+            raise ChunkError(
+                str(chunk), step.name, str(error), "see that log for what CASA said before"
+            ) from error
+        except KilledWorker as error:
+            raise ChunkError(
+                str(chunk),
+                step.name,
+                f"the workers that ran it died, {error.last_worker.name} last; the system kills "
+                "processes when memory is short",
+                "use smaller chunks (chanchunks) or fewer workers (nworkers)",
+            ) from error
+        return outcome
