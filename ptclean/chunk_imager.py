@@ -7,12 +7,12 @@ A chunk has two image sets on disk: the *gridded* one, its channels and guard ch
 copied over; before it, the models of core and neighbours come the other way. Where a chunk has no
 guard channels the two are one.
 
-The steps of a chunk are `ChunkImager.begin`, any number of `minor` and `major` in turn, and
-`finish`. Their sequence over all chunks, and the iteration control, are the driver's
-(:mod:`ptclean.imager`). CASA's tools live as long as the imager; :func:`imager_for` keeps imagers
-alive in the worker between steps and, when a step meets a worker that has none (the former one
-died, or another took over), rebuilds it from the images on disk as they were when the last step
-was complete.
+The steps of a chunk are `ChunkImager.begin`, `set_beam` where it is wanted, any number of `minor`
+and `major` in turn, and `finish`. Their sequence over all chunks, and the iteration control, are
+the driver's (:mod:`ptclean.imager`). CASA's tools live as long as the imager; :func:`step` keeps
+imagers alive in the worker between steps and, when a step meets a worker that has none (the former
+one died, or another took over), rebuilds it from the images on disk as they were when the last
+step was complete.
 
 For cubes CASA normalises inside ``makepsf`` and ``executemajorcycle``: the normaliser's gather and
 divide steps must not be called.
@@ -26,15 +26,21 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
-from casatools import synthesisdeconvolver, synthesisimager, synthesisnormalizer
+from casatools import (
+    synthesisdeconvolver,
+    synthesisimager,
+    synthesisnormalizer,
+    synthesisutils,
+)
 
-from . import images
+from . import beams, images
 from .axis import shifted
+from .casa_io import open_table
 from .chunks import Chunk
 from .records import ImagingRecords, Record
 
-#: Products that the deconvolver needs from the gridded image set.
-_COPIED = ("psf", "pb", "residual", "sumwt", "weight")
+#: Products that CASA's imager makes, from the visibilities; the deconvolver makes the others.
+IMAGER_PRODUCTS = ("psf", "pb", "residual", "sumwt", "weight")
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,26 @@ class ChunkJob:
         return os.path.join(self.folder(), "gridded")
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What the first step of a chunk found.
+
+    Attributes
+    ----------
+    records : list of dict
+        The deconvolver's initialization records, before and after the mask is set up; empty if
+        there are no minor cycles.
+    largest_beam : dict or None
+        Of the largest area that was fitted to a core plane.
+    lacks_beams : bool
+        Whether there are core planes to which no beam could be fitted.
+    """
+
+    records: list[Record]
+    largest_beam: Record | None
+    lacks_beams: bool
+
+
 class ChunkImager:
     """CASA's tools for one chunk.
 
@@ -109,11 +135,12 @@ class ChunkImager:
         self.job = job
         self.steps = 0
         self._last_step = ""
+        self._unfitted: list[int] = []
         self._imager: Any = None
         self._normalizer: Any = None
         self._deconvolver: Any = None
 
-    def begin(self, *, lastcycle: bool) -> list[Record]:
+    def begin(self, *, lastcycle: bool) -> Begun:
         """Make PSF, primary beam and first residual.
 
         Parameters
@@ -123,9 +150,7 @@ class ChunkImager:
 
         Returns
         -------
-        list of dict
-            The deconvolver's initialization records, before and after the mask is set up; empty
-            if there are no minor cycles.
+        Begun
         """
         # Images of a run that was killed would be taken up by CASA as a restart.
         shutil.rmtree(self.job.folder(), ignore_errors=True)
@@ -133,21 +158,40 @@ class ChunkImager:
         with contextlib.chdir(self._scratch):
             self._open_imager()
             self._imager.makepsf()
+            self._refuse_cut()
             if self.job.records.gridding["gridder"] not in ("standard", "ft", "gridft"):
                 # The standard gridder's is made with the PSF, in C++.
                 self._imager.makepb()
             self._normalizer.normalizeprimarybeam()
             self._major(lastcycle=lastcycle)
-            self._copy_out(*_COPIED)
-            records = []
-            if self.job.deconvolves:
-                self._open_deconvolver()
-                self._deconvolver.checkrestoringbeam()
-            if self.job.cleans:
-                records.append(self._deconvolver.initminorcycle())
-                self._deconvolver.setupmask()
-                records.append(self._deconvolver.initminorcycle())
+            self._copy_out(*IMAGER_PRODUCTS)
+            fitted, self._unfitted = self._fitted_beams()
+            records = self._begin_deconvolution()
             self._complete("begin")
+        return Begun(records, fitted, bool(self._unfitted))
+
+    def set_beam(self, *, beam: Record) -> list[Record]:
+        """Give planes whose beam could not be fitted the one that they get in the whole cube.
+
+        Parameters
+        ----------
+        beam : dict
+            Of the largest area in the cube.
+
+        Returns
+        -------
+        list of dict
+            As `Begun.records`, which these replace: the level of the PSF's sidelobes depends on
+            the beams.
+        """
+        with contextlib.chdir(self._scratch):
+            if self._deconvolver is not None:
+                self._deconvolver.done()
+            psf = f"{self.job.core()}.psf"
+            info = images.image_info(psf)
+            images.set_image_info(psf, beams.with_beam(info, self._unfitted, beam))
+            records = self._begin_deconvolution()
+            self._complete("set_beam")
         return records
 
     def minor(self, controls: Record) -> Record:
@@ -207,11 +251,10 @@ class ChunkImager:
 
     def close(self) -> None:
         """Close CASA's tools; the images stay."""
-        for name in ("_deconvolver", "_normalizer", "_imager"):
-            tool = getattr(self, name)
-            setattr(self, name, None)
+        for tool in (self._deconvolver, self._normalizer, self._imager):
             if tool is not None:
                 tool.done()
+        self._deconvolver = self._normalizer = self._imager = None
 
     def recover(self, steps: int, next_step: str) -> None:
         """Take up a chunk whose first `steps` steps another worker has made.
@@ -220,7 +263,7 @@ class ChunkImager:
         ----------
         steps : int
             Steps that are complete.
-        next_step : {'minor', 'major', 'finish'}
+        next_step : {'set_beam', 'minor', 'major', 'finish'}
             The one that follows; it may have been begun, and is made from its start again.
         """
         # Weight tables that a killed process left would be taken over by CASA.
@@ -228,8 +271,10 @@ class ChunkImager:
         os.makedirs(self._scratch)
         with contextlib.chdir(self._scratch):
             self._open_imager()
+            if next_step == "set_beam":
+                _, self._unfitted = self._fitted_beams()
             if next_step == "minor":
-                self._undo_minor(first=steps == 1)
+                self._undo_minor()
             if self.job.deconvolves:
                 self._open_deconvolver()
             if self.job.cleans:
@@ -267,11 +312,57 @@ class ChunkImager:
         self._normalizer.setupnormalizer(normpars=records.normalization)
         self._imager.setweighting(**records.weighting)
 
+    def _refuse_cut(self) -> None:
+        """Stop if CASA has cut the chunk for lack of memory, which may change the image."""
+        with open_table(f"{self.job.gridded}.psf") as tb:
+            pieces = tb.getkeyword("miscinfo").get("chnchnks", 1)
+        if pieces != 1:
+            raise RuntimeError(
+                f"CASA has cut {self.job.chunk} into {pieces} pieces, since its memory budget in "
+                "this worker is too small; restart the workers, or use a smaller chanchunks"
+            )
+
     def _open_deconvolver(self) -> None:
         self._deconvolver = synthesisdeconvolver()
         self._deconvolver.setupdeconvolution(
             decpars=self.job.records.named(self.job.core()).deconvolution
         )
+
+    def _begin_deconvolution(self) -> list[Record]:
+        if self.job.deconvolves:
+            self._open_deconvolver()
+            self._deconvolver.checkrestoringbeam()
+        if not self.job.cleans:
+            return []
+        before = self._deconvolver.initminorcycle()
+        self._deconvolver.setupmask()
+        return [before, self._deconvolver.initminorcycle()]
+
+    def _fitted_beams(self) -> tuple[Record | None, list[int]]:
+        """Largest beam that was fitted to a core plane, and the core planes without a fit."""
+        psf = f"{self.job.gridded}.psf"
+        chunk = self.job.chunk
+        all_beams = beams.plane_beams(images.image_info(psf), chunk.gridded_channels)
+        failed = {plane for plane in beams.suspects(all_beams) if not self._fits(psf, plane)}
+        core = [
+            plane
+            for plane in range(len(all_beams))
+            if chunk.is_core(plane % chunk.gridded_channels)
+        ]
+        fitted = beams.largest(all_beams[plane] for plane in core if plane not in failed)
+        return fitted, [i for i, plane in enumerate(core) if plane in failed]
+
+    def _fits(self, psf: str, plane: int) -> bool:
+        """Tell whether CASA can fit a beam to one plane of the PSF, by having it do so."""
+        pol, channel = divmod(plane, self.job.chunk.gridded_channels)
+        single = os.path.join(self._scratch, "plane")
+        images.cut(psf, f"{single}.psf", slice(channel, channel + 1), pol=pol)
+        synthesisutils().fitPsfBeam(
+            imagename=single, psfcutoff=self.job.records.normalization["psfcutoff"]
+        )
+        (beam,) = beams.plane_beams(images.image_info(f"{single}.psf"), 1)
+        shutil.rmtree(f"{single}.psf")
+        return not beams.is_missing(beam)
 
     def _major(self, *, lastcycle: bool) -> None:
         self._imager.executemajorcycle(
@@ -314,12 +405,12 @@ class ChunkImager:
                 start - chunk.gridded_start,
             )
 
-    def _undo_minor(self, *, first: bool) -> None:
+    def _undo_minor(self) -> None:
         """Bring model and residual back to what they were before a minor cycle."""
         model = f"{self.job.core()}.model"
         if os.path.isdir(self._model_before):
             _replace_tree(self._model_before, model)
-        elif first:
+        else:
             shutil.rmtree(model, ignore_errors=True)
         # With one channel CASA's minor cycle writes to the residual on disk.
         self._major(lastcycle=False)
@@ -347,7 +438,7 @@ def step(job: ChunkJob, steps: int, name: str, arguments: Record) -> Any:
     job : ChunkJob
     steps : int
         Steps of the chunk that are complete.
-    name : {'begin', 'minor', 'major', 'finish'}
+    name : {'begin', 'set_beam', 'minor', 'major', 'finish'}
     arguments : dict
         Arguments of the method of that name.
 

@@ -67,6 +67,10 @@ class Chunk:
         first = self.start - self.gridded_start
         return slice(first, first + self.channels)
 
+    def is_core(self, gridded_channel: int) -> bool:
+        """Tell whether a channel, counted among the gridded ones, is a core channel."""
+        return self.start <= self.gridded_start + gridded_channel < self.stop
+
     def touches(self, other: Chunk) -> bool:
         """Tell whether core channels of `other` are guard channels of this chunk."""
         return other.start < self.gridded_stop and other.stop > self.gridded_start

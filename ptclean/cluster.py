@@ -52,6 +52,7 @@ from distributed.system import MEMORY_LIMIT
 from . import logs
 from .config import setting
 from .errors import WorkerStartError
+from .sizing import Machine
 from .worker import WorkerReport, WorkerSetup, process_token, report
 from .worker_spec import (
     casarc_text,
@@ -64,6 +65,13 @@ from .worker_spec import (
 _POLL_INTERVAL = 0.05
 
 _LINES_OF_EVIDENCE = 20
+
+#: Part of a worker's limit that is planned with on a cluster of the user's, where Dask pauses
+#: workers at 80 % unless told otherwise.
+_BELOW_PAUSE = 0.85
+
+#: Managers that have started workers or found some, the innermost last.
+_open_managers: list[DaskClusterManager] = []
 
 
 def default_nworkers() -> int:
@@ -79,12 +87,77 @@ def default_nworkers() -> int:
     return min(psutil.cpu_count(logical=False) or available, available)
 
 
+def machine_at_hand(nworkers: int, memory_limit: str) -> Machine:
+    """Find out what a run would have to work with, without starting anything.
+
+    Parameters
+    ----------
+    nworkers, memory_limit
+        As for `DaskClusterManager`.
+
+    Returns
+    -------
+    Machine
+        This machine, or the cluster that a `DaskClusterManager` would use. Of a Dask cluster of
+        the user's, workers may be filled to somewhat below the point where Dask pauses them.
+
+    Raises
+    ------
+    ValueError
+        If `memory_limit` cannot be read.
+    WorkerStartError
+        If ``DASK_SCHEDULER_ADDRESS`` names a scheduler that does not answer.
+    """
+    cores = default_nworkers()
+    limit = parse_memory_limit(memory_limit, nworkers or cores, MEMORY_LIMIT)
+    free = min(psutil.virtual_memory().available, MEMORY_LIMIT)
+    if _open_managers:
+        manager = _open_managers[-1]
+        if manager.owned:
+            return Machine(manager.nworkers, free, manager._limit)
+        return _cluster_at_hand(manager.client, free)
+    client = _users_client()
+    if client is not None:
+        return _cluster_at_hand(client, free)
+    if address := _scheduler_address():
+        with _connected_client(address, parse_timedelta(setting("start-timeout"))) as connected:
+            return _cluster_at_hand(connected, free)
+    return Machine(cores, free, limit)
+
+
+@contextlib.contextmanager
+def cluster_for_run(
+    nworkers: int, memory_limit: str, casa_memory: int
+) -> Iterator[DaskClusterManager]:
+    """Give the workers for one run: those of a manager that is open, or new ones.
+
+    Parameters
+    ----------
+    nworkers, memory_limit, casa_memory
+        As for `DaskClusterManager`; of no effect on workers that are there already.
+    """
+    if _open_managers:
+        yield _open_managers[-1]
+        return
+    with DaskClusterManager(nworkers, memory_limit, casa_memory=casa_memory) as manager:
+        yield manager
+
+
+def _cluster_at_hand(client: Client, free: int) -> Machine:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    limits = [worker["memory_limit"] for worker in workers]
+    if not limits or not all(limits):
+        return Machine(max(1, len(limits)), free)
+    return Machine(len(limits), sum(limits), int(min(limits) * _BELOW_PAUSE))
+
+
 class DaskClusterManager:
     """Owns the Dask workers of a run, or borrows those of the user.
 
     A context manager. On entry it takes, in this order: the Dask client that is open in this
     process; the scheduler that ``DASK_SCHEDULER_ADDRESS`` names (or ``scheduler-address`` in
     Dask's configuration); or workers of its own on this machine. Only the last are ended on exit.
+    While one is open, calls of `ptclean` in this process use its workers.
 
     Parameters
     ----------
@@ -214,6 +287,8 @@ class DaskClusterManager:
                 self.client = client
                 self._use_borrowed()
             self._prepare_workers(stack)
+            _open_managers.append(self)
+            stack.callback(_open_managers.remove, self)
             self._stack = stack.pop_all()
         return self
 
@@ -342,6 +417,8 @@ class DaskClusterManager:
                 )
             time.sleep(_POLL_INTERVAL)
         self.nworkers = self._requested or count
+        # CASA reads its budget once in the life of a process, which here may see other runs.
+        self._casa_memory = None
 
     def _prepare_workers(self, stack: contextlib.ExitStack) -> None:
         if not self.owned:

@@ -17,7 +17,7 @@ from typing import Any
 
 from distributed import Client
 
-from . import logs
+from . import beams, logs
 from .chunk_imager import ChunkJob
 from .chunks import neighbours
 from .control import IterationControl, block_channels, unchanged
@@ -38,8 +38,6 @@ class ParallelCubeImager:
         Its workers are prepared (:class:`ptclean.cluster.DaskClusterManager`).
     directory : str
         Work directory, absolute, seen by all workers under this path.
-    nworkers : int, optional
-        Most tasks in flight; the plan's if not given.
 
     Attributes
     ----------
@@ -49,9 +47,7 @@ class ParallelCubeImager:
         Major cycles of chunks that were left out.
     """
 
-    def __init__(
-        self, plan: Plan, client: Client, directory: str, nworkers: int | None = None
-    ) -> None:
+    def __init__(self, plan: Plan, client: Client, directory: str) -> None:
         if plan.serial or plan.records is None:
             raise ValueError(f"this plan is tclean's own ({plan.serial}), not for the engine")
         self._records = plan.records
@@ -59,7 +55,7 @@ class ParallelCubeImager:
         self._block = block_channels(nx, ny, nchan)
         self._cleans = plan.parameters["niter"] > 0
         self._restores = bool(plan.parameters["restoration"])
-        self._splitter = CubeSplitter(client, nworkers or plan.nworkers, self._note)
+        self._splitter = CubeSplitter(client, plan.nworkers, self._note)
         self.skipped = 0
         self.jobs = tuple(
             ChunkJob(
@@ -90,23 +86,35 @@ class ParallelCubeImager:
             If a step of a chunk fails; the workers have then let go of the others.
         """
         try:
-            summary = None
             if self._cleans:
                 summary = self._clean()
             else:
-                self._phase("PSF and residual", "begin", {"lastcycle": True})
+                summary = None
+                self._begin(lastcycle=True)
             if self._restores:
                 self._phase("restoring", "finish", {})
         except BaseException:
-            self._splitter.forget(self.jobs[0])
+            self._splitter.forget(self.jobs[0], wait=False)
             raise
-        self._splitter.forget(self.jobs[0])
+        self._splitter.forget(self.jobs[0], wait=True)
         return summary
+
+    def _begin(self, *, lastcycle: bool) -> list[list[Record]]:
+        """Make PSF and residual; returns the chunks' initialization records."""
+        begun = self._phase("PSF and residual", "begin", {"lastcycle": lastcycle})
+        records = [each.records for each in begun]
+        beam = beams.largest(each.largest_beam for each in begun)
+        lacking = [job for job, each in zip(self.jobs, begun, strict=True) if each.lacks_beams]
+        if beam and lacking:
+            renewed = self._phase("beams of blank planes", "set_beam", {"beam": beam}, lacking)
+            for job, record in zip(lacking, renewed, strict=True):
+                records[job.chunk.index] = record
+        return records
 
     def _clean(self) -> Record:
         starts = [job.chunk.start for job in self.jobs]
         with IterationControl(self._records.iteration, self._block) as control:
-            begun = self._phase("PSF and residual", "begin", {"lastcycle": control.is_last_cycle()})
+            begun = self._begin(lastcycle=control.is_last_cycle())
             control.end_major_cycle(clean=False)
             control.has_converged([before for before, _ in begun])
             state: list[Record] = [after for _, after in begun]

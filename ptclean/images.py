@@ -12,22 +12,20 @@ Does not cover: which images there are, and when (:mod:`ptclean.chunk_imager`,
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from casatools import image, regionmanager
 
+from . import beams
 from .casa_io import open_image, open_table
 from .records import Record
 
 #: Most bytes of pixels held while an image is copied.
 SLAB_BYTES = 2**28
 
-_BEAMS = ("perplanebeams", "restoringbeam")
 
-
-def cut(source: str, target: str, channels: slice) -> None:
+def cut(source: str, target: str, channels: slice, *, pol: int | None = None) -> None:
     """Copy a range of channels of an image into a new image.
 
     Parameters
@@ -36,12 +34,15 @@ def cut(source: str, target: str, channels: slice) -> None:
         Images; `target` must not exist.
     channels : slice
         Channels to copy.
+    pol : int, optional
+        Stokes plane to copy; all, if not given.
     """
     with open_image(source) as im:
-        shape = im.shape()
+        nx, ny, npol, _ = (int(n) for n in im.shape())
         masked = bool(im.maskhandler("default")[0])
+        first, last = (0, npol - 1) if pol is None else (pol, pol)
         box = regionmanager().box(
-            [0, 0, 0, channels.start], [n - 1 for n in shape[:3]] + [channels.stop - 1]
+            [0, 0, first, channels.start], [nx - 1, ny - 1, last, channels.stop - 1]
         )
         im.subimage(outfile=target, region=box, dropdeg=False).done()
     if masked:
@@ -81,8 +82,7 @@ def assemble(
     parts: Sequence[str],
     coordinates: Record,
     *,
-    blank: Collection[int] = (),
-    chnchnks: int | None = 1,
+    exact: bool = False,
 ) -> None:
     """Join images along the spectral axis.
 
@@ -95,24 +95,14 @@ def assemble(
         masks; the first one's keywords become the new image's.
     coordinates : dict
         Coordinate record of the whole cube.
-    blank : collection of int
-        Planes without data, see `fill_beams`.
-    chnchnks : int or None
-        Pieces into which CASA cut the parts, as their ``miscinfo`` says; anything else means that
-        CASA cut one after all, and the image is not to be trusted.
-
-    Raises
-    ------
-    RuntimeError
-        If a part was cut by CASA.
+    exact : bool
+        Whether to write the record as it is. Written by the image tool, an angle may change in
+        its last bit; so it does in images that CASA makes from other images, and not in those
+        that its imager makes.
     """
     shapes = [_shape(part) for part in parts]
-    shape = [*shapes[0][:3], sum(int(s[3]) for s in shapes)]
+    shape = [*shapes[0][:3], sum(s[3] for s in shapes)]
     keywords = [_keywords(part) for part in parts]
-    for part, words in zip(parts, keywords, strict=True):
-        found = words.get("miscinfo", {}).get("chnchnks", chnchnks)
-        if chnchnks is not None and found != chnchnks:
-            raise RuntimeError(f"CASA cut {part} into {found} pieces for lack of memory")
     im = image()
     im.fromshape(target, shape, csys=coordinates)
     if any("Image_defaultmask" in words for words in keywords):
@@ -123,14 +113,15 @@ def assemble(
         for part, part_shape, words in zip(parts, shapes, keywords, strict=True):
             with open_image(part) as im:
                 masked = "Image_defaultmask" in words
-                for start, stop in _slabs(part_shape, slice(0, int(part_shape[3]))):
+                for start, stop in _slabs(part_shape, slice(0, part_shape[3])):
                     _put(out, im, start, stop, first, masked=masked)
-            first += int(part_shape[3])
-    imageinfo = {k: v for k, v in keywords[0]["imageinfo"].items() if k not in _BEAMS}
-    beams = join_beams([w["imageinfo"] for w in keywords], [int(s[3]) for s in shapes])
-    imageinfo |= fill_beams(beams, blank)
+            first += part_shape[3]
+    imageinfo = {k: v for k, v in keywords[0]["imageinfo"].items() if k not in beams.KEYS}
+    imageinfo |= beams.join([w["imageinfo"] for w in keywords], [s[3] for s in shapes])
     with open_table(target, write=True) as tb:
         tb.putkeyword("imageinfo", imageinfo)
+        if exact:
+            tb.putkeyword("coords", coordinates)
         for name in ("units", "miscinfo"):
             # subimage adds empty units where there were none.
             if keywords[0].get(name):
@@ -147,91 +138,16 @@ def _put(out: Any, im: Any, start: int, stop: int, first: int, *, masked: bool) 
             out.putregion(pixelmask=mask, usemask=False, region=region)
 
 
-def join_beams(infos: Sequence[Record], channels: Sequence[int]) -> Record:
-    """Join the beams of images that follow each other in frequency.
-
-    Parameters
-    ----------
-    infos : sequence of dict
-        Their ``imageinfo`` records: a beam for each channel and Stokes plane, one beam, or none.
-    channels : sequence of int
-        Their numbers of channels.
-
-    Returns
-    -------
-    dict
-        The beam entry of the joined image's ``imageinfo``; empty if there are no beams.
-
-    Notes
-    -----
-    casacore (``ImageBeamSet::toRecord``) writes the beam of channel c and Stokes plane s under
-    ``*<c + nChannels s>``, and a single beam for the whole image as ``restoringbeam``.
-    """
-    if not any(key in info for info in infos for key in _BEAMS):
-        return {}
-    if len(infos) == 1:
-        return {key: infos[0][key] for key in _BEAMS if key in infos[0]}
-    nchan = sum(channels)
-    npol = max(int(info.get("perplanebeams", {}).get("nStokes", 1)) for info in infos)
-    beams: Record = {"nChannels": nchan, "nStokes": npol}
-    for pol in range(npol):
-        channel = 0
-        for info, n in zip(infos, channels, strict=True):
-            planes = info.get("perplanebeams")
-            for c in range(n):
-                beams[f"*{channel + pol * nchan}"] = (
-                    planes[f"*{c + pol * n}"] if planes else info["restoringbeam"]
-                )
-                channel += 1
-    return {"perplanebeams": beams}
+def image_info(path: str) -> Record:
+    """Read an image's ``imageinfo`` record: object, type and beams."""
+    info: Record = _keywords(path)["imageinfo"]
+    return info
 
 
-def fill_beams(beams: Record, blank: Collection[int]) -> Record:
-    """Give planes without data the beam that they get in a cube made in one piece.
-
-    Parameters
-    ----------
-    beams : dict
-        Outcome of `join_beams`.
-    blank : collection of int
-        Planes without data, counted as channel + number of channels x Stokes plane.
-
-    Returns
-    -------
-    dict
-        The same with these beams replaced by that of the largest area, of those with data
-        (``SIImageStore::makeImageBeamSet``); in a chunk CASA could choose from the chunk's alone.
-    """
-    planes = beams.get("perplanebeams")
-    if not planes or not blank:
-        return beams
-    fitted = [key for key in planes if key.startswith("*") and int(key[1:]) not in blank]
-    if not fitted:
-        return beams
-    largest = max(
-        sorted(fitted, key=lambda key: int(key[1:])),
-        key=lambda key: planes[key]["major"]["value"] * planes[key]["minor"]["value"],
-    )
-    filled = {f"*{plane}": planes[largest] for plane in blank}
-    return {"perplanebeams": {**planes, **filled}}
-
-
-def blank_planes(sumwt: Sequence[str]) -> set[int]:
-    """Find planes without data from the sums of weights.
-
-    Parameters
-    ----------
-    sumwt : sequence of str
-        The ``.sumwt`` images of consecutive chunks.
-
-    Returns
-    -------
-    set of int
-        Planes, counted as channel + number of channels x Stokes plane.
-    """
-    weights = np.concatenate([_all_pixels(path)[0, 0] for path in sumwt], axis=1)
-    pols, channels = np.nonzero(weights == 0)
-    return {int(c + weights.shape[1] * p) for p, c in zip(pols, channels, strict=True)}
+def set_image_info(path: str, info: Record) -> None:
+    """Write an image's ``imageinfo`` record."""
+    with open_table(path, write=True) as tb:
+        tb.putkeyword("imageinfo", info)
 
 
 def set_history(path: str, origin: str, lines: Sequence[str]) -> None:
@@ -260,11 +176,6 @@ def _slabs(shape: Iterable[int], channels: slice) -> Iterator[tuple[int, int]]:
 def _chunk(im: Any, start: int, stop: int, *, getmask: bool = False) -> Any:
     shape = [int(n) for n in im.shape()]
     return im.getchunk([0, 0, 0, start], [n - 1 for n in shape[:3]] + [stop - 1], getmask=getmask)
-
-
-def _all_pixels(path: str) -> Any:
-    with open_image(path) as im:
-        return im.getchunk()
 
 
 def _shape(path: str) -> list[int]:

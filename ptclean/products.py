@@ -15,7 +15,7 @@ from typing import Any
 import casatools
 
 from . import images
-from .chunk_imager import ChunkJob
+from .chunk_imager import IMAGER_PRODUCTS, ChunkJob
 
 
 def assemble_products(jobs: Sequence[ChunkJob], imagename: str, history: Sequence[str]) -> None:
@@ -32,11 +32,10 @@ def assemble_products(jobs: Sequence[ChunkJob], imagename: str, history: Sequenc
     """
     directory = jobs[0].directory
     products = list(images.image_products(jobs[0].core()))
-    blank = images.blank_planes([f"{job.core()}.sumwt" for job in jobs])
     for product in products:
         target = os.path.join(directory, f"cube.{product}")
         parts = [f"{job.core()}.{product}" for job in jobs]
-        images.assemble(target, parts, jobs[0].coordinates, blank=blank)
+        images.assemble(target, parts, jobs[0].coordinates, exact=product in IMAGER_PRODUCTS)
         images.set_history(target, "ptclean", history)
     for product in products:
         _replace(os.path.join(directory, f"cube.{product}"), f"{imagename}.{product}")

@@ -4,18 +4,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
-import psutil
 from casatasks import tclean as casa_tclean
 from casatasks.private.imagerhelpers.imager_base import PySynthesisImager
 from casatasks.private.imagerhelpers.imager_return_dict import ImagingDict
 from casatasks.private.imagerhelpers.summary_minor import SummaryMinor
-from distributed.system import MEMORY_LIMIT
 
 from . import images, logs
 from .axis import casa_memory
-from .cluster import DaskClusterManager, default_nworkers
+from .cluster import cluster_for_run, machine_at_hand
 from .description import load
 from .imager import ParallelCubeImager
 from .parameters import imager_parameters
@@ -25,7 +24,6 @@ from .records import Record
 from .sizing import Machine
 from .task import CasaTask, bind, signature
 from .workdir import work_directory
-from .worker_spec import parse_memory_limit
 
 _description = load()
 
@@ -95,11 +93,9 @@ def _run_serially(tclean: dict[str, Any], made: Plan, history: list[str]) -> Rec
 def _run_parallel(parameters: dict[str, Any], made: Plan, history: list[str]) -> Record:
     with (
         work_directory(made.imagename) as directory,
-        DaskClusterManager(
-            made.nworkers, parameters["memory_limit"], casa_memory=made.casa_memory
-        ) as cluster,
+        cluster_for_run(made.nworkers, parameters["memory_limit"], made.casa_memory) as cluster,
     ):
-        imager = ParallelCubeImager(made, cluster.client, directory, cluster.nworkers)
+        imager = ParallelCubeImager(made, cluster.client, directory)
         summary = imager.run()
         assemble_products(imager.jobs, made.imagename, history)
     logs.post(f"{imager.skipped} major cycles of chunks without a change of model were left out")
@@ -122,12 +118,10 @@ def _returned(summary: Record | None, made: Plan) -> Record:
 
 def _machine(parameters: dict[str, Any]) -> Machine:
     """Find out what there is to work with."""
-    own = {name: parameters[name] for name in OWN_PARAMETERS}
-    check_own_parameters(own)
-    workers = default_nworkers()
-    limit = parse_memory_limit(own["memory_limit"], own["nworkers"] or workers, MEMORY_LIMIT)
-    memory = min(psutil.virtual_memory().available, MEMORY_LIMIT, casa_memory())
-    return Machine(workers=workers, memory=memory, limit=limit)
+    check_own_parameters({name: parameters[name] for name in OWN_PARAMETERS})
+    machine = machine_at_hand(parameters["nworkers"], parameters["memory_limit"])
+    # A budget that the user has given CASA holds for all workers together.
+    return replace(machine, memory=min(machine.memory, casa_memory()))
 
 
 ptclean = CasaTask(_description, run)

@@ -9,12 +9,12 @@ from disk as they were after the chunk's last complete step (:func:`ptclean.chun
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
-from distributed import Client, Future, KilledWorker, as_completed
+from distributed import Client, Future, KilledWorker, as_completed, fire_and_forget
 
 from . import chunk_imager
 from .chunk_imager import ChunkJob
@@ -30,7 +30,7 @@ class Step:
     Attributes
     ----------
     job : ChunkJob
-    name : {'begin', 'minor', 'major', 'finish'}
+    name : {'begin', 'set_beam', 'minor', 'major', 'finish'}
     arguments : dict
     """
 
@@ -59,7 +59,6 @@ class CubeSplitter:
         self._on_outcome = on_outcome
         self._home: dict[int, str] = {}
         self._steps_done: dict[int, int] = {}
-        self._run = uuid.uuid4().hex[:8]
         self.most_in_flight = 0
 
     def run(self, steps: Iterable[Step]) -> dict[int, Any]:
@@ -104,9 +103,27 @@ class CubeSplitter:
             raise
         return results
 
-    def forget(self, job: ChunkJob) -> None:
-        """Close what workers still hold of a run; for a run that failed."""
-        self._client.run(chunk_imager.forget, job.run, on_error="ignore")
+    def forget(self, job: ChunkJob, *, wait: bool) -> None:
+        """Let workers close what they hold of a run, each after the task that it is at.
+
+        Parameters
+        ----------
+        job : ChunkJob
+            Any of the run.
+        wait : bool
+            Whether to wait for it; a run that failed does not.
+        """
+        futures = [
+            self._client.submit(
+                chunk_imager.forget, job.run, workers=[address], pure=False, key=f"close-{uuid4()}"
+            )
+            for name, address in self._workers().items()
+            if name in self._home.values()
+        ]
+        if wait:
+            self._client.gather(futures, errors="skip")
+        else:
+            fire_and_forget(futures)
 
     def _slots(self) -> Iterator[str]:
         """Give the names of the workers to be used, no more than tasks may be in flight."""
@@ -142,7 +159,7 @@ class CubeSplitter:
             self._steps_done.get(job.chunk.index, 0),
             step.name,
             step.arguments,
-            key=f"{step.name}-chunk-{job.chunk.index:05d}-{self._run}-{uuid.uuid4().hex[:8]}",
+            key=f"{step.name}-chunk-{job.chunk.index:05d}-{uuid4()}",
             workers=None if address is None else [address],
             # Dask goes elsewhere only if that worker is gone.
             allow_other_workers=address is not None,

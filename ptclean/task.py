@@ -19,8 +19,8 @@ from typing import Any
 
 from casatasks.private.task_logging import end_log, except_log, start_log
 
-from ptclean.description import TaskDescription
-from ptclean.validation import validate
+from .description import TaskDescription
+from .validation import validate
 
 _NAME_COLUMN = 21
 _RULE_WIDTH = 78

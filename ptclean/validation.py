@@ -16,7 +16,7 @@ from casatools.coercetype import coerce
 from casatools.errors import create_error_string
 from casatools.typecheck import CasaValidator
 
-from ptclean.description import Parameter, TaskDescription
+from .description import Parameter, TaskDescription
 
 # The order counts where a parameter may have more than four types, which are then tried in this
 # order and not in that of the XML: CASA's generator of task code keeps types in a Scala Set, and

@@ -63,7 +63,10 @@ def work_directory(imagename: str) -> Iterator[str]:
             )
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        # A worker of a cluster that is not ours may still be writing: without the name it cannot.
+        removed = f"{path}.removed-{os.getpid()}"
+        os.rename(path, removed)
+        shutil.rmtree(removed, ignore_errors=True)
 
 
 def _remove_if_stale(path: str) -> None:

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ptclean's cube is tclean's, bit for bit: real CASA images real visibilities, both ways.
+
+Each case is imaged once by serial tclean, then by ptclean in chunks of several sizes on one and on
+two workers. Pixels, masks, beams, coordinates, units and the returned dictionary must be equal;
+where CASA itself is not reproducible, a bound is stated with its cause.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from casatasks import tclean
+from casatools import table
+
+from compare_images import compare_image_sets, format_table
+from ptclean import DaskClusterManager, ptclean
+
+COMMON: dict[str, Any] = {
+    "datacolumn": "data",
+    "specmode": "cube",
+    "imsize": 80,
+    "cell": "0.1arcsec",
+    "start": 3,
+    "nchan": 7,
+    "weighting": "briggs",
+    "pbcor": True,
+    "niter": 100_000,
+    "threshold": "20mJy",
+}
+
+CASES: dict[str, dict[str, Any]] = {
+    "dirty": {"niter": 0},
+    "dirty, not restored": {"niter": 0, "restoration": False},
+    "hogbom": {},
+    "clark": {"deconvolver": "clark", "niter": 400},
+    "multiscale": {"deconvolver": "multiscale", "scales": [0, 3], "niter": 400},
+    "niter": {"niter": 300},
+    "nsigma": {"threshold": "", "nsigma": 5.0},
+    "nmajor": {"nmajor": 2},
+    "cycleniter": {"niter": 400, "cycleniter": 20},
+    "cyclefactor": {"niter": 400, "cyclefactor": 2.5},
+    "pb mask": {"usemask": "pb", "pbmask": 0.6},
+}
+
+#: Cases whose subject has nothing to do with how the cube is cut: one chunk size will do.
+MORE: dict[str, dict[str, Any]] = {
+    "fullsummary": {"niter": 300, "fullsummary": True},
+    "natural": {"niter": 300, "weighting": "natural"},
+    "uniform": {"niter": 300, "weighting": "uniform"},
+    "taper": {"niter": 300, "uvtaper": ["0.6arcsec"]},
+    "nearest": {"niter": 300, "interpolation": "nearest"},
+    "no primary beam limit": {"niter": 300, "pblimit": -0.2, "pbcor": False},
+    "XX": {"niter": 300, "stokes": "XX"},
+    "all channels": {"niter": 300, "start": "", "nchan": -1},
+    "wide channels": {"niter": 300, "start": "", "width": 2, "nchan": 5},
+    "velocity": {"niter": 300, "start": "", "width": "0.4km/s", "nchan": 6},
+    "barycentric": {"niter": 300, "outframe": "BARY"},
+    "phase centre": {"niter": 300, "phasecenter": "J2000 09h47m57.38s 13d16m43.0s"},
+    "oblong image": {"niter": 300, "imsize": [72, 90]},
+}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[DaskClusterManager]:
+    with DaskClusterManager(nworkers=2) as manager:
+        yield manager
+
+
+Reference = tuple[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, line_ms: str) -> Callable[[str], Reference]:
+    """Images and returned dictionary of serial tclean, made once for each case."""
+    made: dict[str, Reference] = {}
+
+    def get(case: str) -> Reference:
+        if case not in made:
+            name = str(tmp_path_factory.mktemp("tclean") / "cube")
+            arguments = COMMON | (CASES | MORE)[case]
+            made[case] = (name, tclean(line_ms, imagename=name, **arguments))
+            assert pieces(name) == 1, "CASA has cut the reference: it is not to be trusted"
+        return made[case]
+
+    return get
+
+
+def pieces(imagename: str) -> int:
+    """Pieces into which CASA has cut a cube (its summed weights are made by every run)."""
+    tb = table()
+    tb.open(f"{imagename}.sumwt")
+    try:
+        return int(tb.getkeyword("miscinfo")["chnchnks"])
+    finally:
+        tb.close()
+
+
+def assert_same_images(expected: str, found: str) -> None:
+    differences = compare_image_sets(expected, found)
+    assert differences, f"there are no images {expected}.*"
+    assert all(d.identical for d in differences.values()), format_table(differences)
+
+
+def assert_same_return(expected: Any, found: Any, where: str = "returned") -> None:
+    if isinstance(expected, dict):
+        assert set(expected) == set(found), where
+        for key in expected:
+            assert_same_return(expected[key], found[key], f"{where}[{key!r}]")
+    else:
+        assert np.array_equal(expected, found), f"{where}: {expected} and {found}"
+
+
+@pytest.mark.parametrize("nworkers", [1, 2])
+@pytest.mark.parametrize("chanchunks", [1, 2, 5, 7])
+@pytest.mark.parametrize("case", CASES)
+def test_same_cube(
+    case: str,
+    chanchunks: int,
+    nworkers: int,
+    line_ms: str,
+    reference: Callable[[str], Reference],
+    cluster: DaskClusterManager,
+    tmp_path: Path,
+) -> None:
+    imagename, expected = reference(case)
+    found = ptclean(
+        line_ms,
+        imagename=str(tmp_path / "cube"),
+        nworkers=nworkers,
+        chanchunks=chanchunks,
+        **(COMMON | CASES[case]),
+    )
+    assert_same_images(imagename, str(tmp_path / "cube"))
+    assert_same_return(expected, found)
+    products = {p.split(".", 1)[1] for p in os.listdir(Path(imagename).parent)}
+    assert {p.name for p in tmp_path.iterdir()} == {f"cube.{p}" for p in products}
+
+
+@pytest.mark.parametrize("case", MORE)
+def test_same_cube_in_other_calls(
+    case: str,
+    line_ms: str,
+    reference: Callable[[str], Reference],
+    cluster: DaskClusterManager,
+    tmp_path: Path,
+) -> None:
+    imagename, expected = reference(case)
+    found = ptclean(
+        line_ms,
+        imagename=str(tmp_path / "cube"),
+        nworkers=2,
+        chanchunks=3,
+        **(COMMON | MORE[case]),
+    )
+    assert_same_images(imagename, str(tmp_path / "cube"))
+    assert_same_return(expected, found)
+
+
+def test_channels_without_data(line_ms: str, cluster: DaskClusterManager, tmp_path: Path) -> None:
+    """Blank planes get their beam from the whole cube, also where a chunk is all blank."""
+    arguments = COMMON | {"niter": 200, "start": "", "width": "0.5MHz", "nchan": 10}
+    expected = tclean(line_ms, imagename=str(tmp_path / "tclean"), **arguments)
+    found = ptclean(
+        line_ms, imagename=str(tmp_path / "ptclean"), nworkers=2, chanchunks=2, **arguments
+    )
+    assert_same_images(str(tmp_path / "tclean"), str(tmp_path / "ptclean"))
+    assert_same_return(expected, found)
+    assert 0 in sums_of_weights(tmp_path / "ptclean.sumwt"), "no plane was blank"
+
+
+def sums_of_weights(path: Path) -> Any:
+    tb = table()
+    tb.open(str(path))
+    try:
+        return tb.getcell("map", 0).ravel()
+    finally:
+        tb.close()
+
+
+@pytest.mark.parametrize("chanchunks", [1, 2, 5, 12])
+def test_mosaic(
+    chanchunks: int, mosaic_ms: str, cluster: DaskClusterManager, tmp_path: Path
+) -> None:
+    """Within 2e-4 of the peak.
+
+    CASA takes the frequency of the mosaic's convolution functions from the channels that are
+    gridded at a time, so that PSF, primary beam and weights depend on how a cube is cut, CASA's
+    own cutting by memory included. Model, mask and iterations do not, and are equal.
+    """
+    arguments = COMMON | {
+        "gridder": "mosaic",
+        "imsize": 128,
+        "cell": "0.5arcsec",
+        "start": "",
+        "nchan": -1,
+        "niter": 300,
+    }
+    expected = tclean(mosaic_ms, imagename=str(tmp_path / "tclean"), **arguments)
+    assert pieces(str(tmp_path / "tclean")) == 1
+    found = ptclean(
+        mosaic_ms,
+        imagename=str(tmp_path / "ptclean"),
+        nworkers=2,
+        chanchunks=chanchunks,
+        **arguments,
+    )
+    differences = compare_image_sets(tmp_path / "tclean", tmp_path / "ptclean")
+    assert {".weight", ".pb", ".image.pbcor"} <= set(differences)
+    if chanchunks == 12:
+        assert all(d.identical for d in differences.values()), format_table(differences)
+    for product, difference in differences.items():
+        peak = np.nanmax(np.abs(pixels(tmp_path / f"tclean{product}")))
+        assert difference.largest <= 2e-4 * peak, format_table(differences)
+        assert difference.masks or product not in (".mask", ".model"), format_table(differences)
+        assert difference.coordinates, format_table(differences)
+    for key in ("iterdone", "nmajordone", "stopcode"):
+        assert found[key] == expected[key]
+
+
+def pixels(path: Path) -> Any:
+    tb = table()
+    tb.open(str(path))
+    try:
+        return tb.getcell("map", 0)
+    finally:
+        tb.close()
+
+
+@pytest.mark.parametrize("chanchunks", [1, 12])
+def test_ngc5921(
+    chanchunks: int,
+    ngc5921_ms: str,
+    ngc5921_reference: Reference,
+    cluster: DaskClusterManager,
+    tmp_path: Path,
+) -> None:
+    """Real data, whose channels run down in frequency, in a frame that is not the data's."""
+    imagename, expected = ngc5921_reference
+    found = ptclean(
+        ngc5921_ms,
+        imagename=str(tmp_path / "cube"),
+        nworkers=2,
+        chanchunks=chanchunks,
+        **NGC5921,
+    )
+    assert_same_images(imagename, str(tmp_path / "cube"))
+    assert_same_return(expected, found)
+
+
+NGC5921: dict[str, Any] = {
+    "datacolumn": "data",
+    "specmode": "cube",
+    "start": 5,
+    "nchan": 46,
+    "outframe": "BARY",
+    "restfreq": "1420.405751786MHz",
+    "imsize": 64,
+    "cell": "30arcsec",
+    "weighting": "briggs",
+    "niter": 500,
+    "threshold": "8mJy",
+    "pbcor": True,
+}
+
+
+@pytest.fixture(scope="module")
+def ngc5921_reference(ngc5921_ms: str, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    name = str(tmp_path_factory.mktemp("tclean") / "ngc5921")
+    return name, tclean(ngc5921_ms, imagename=name, **NGC5921)
+
+
+SHARED: dict[str, dict[str, Any]] = {
+    # Flags, 64 channels, several spectral windows.
+    "day2_tdem0003_j1008": {"imsize": 64, "cell": "3arcsec", "niter": 100},
+    # One field of a mosaic, imaged by itself.
+    "antennae_north_co32": {"imsize": 100, "cell": "0.3arcsec", "niter": 200, "field": "0"},
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_data(
+    name: str, shared_data: Callable[[str], str], cluster: DaskClusterManager, tmp_path: Path
+) -> None:
+    vis = shared_data(name)
+    arguments = {"datacolumn": "data", "specmode": "cube", "weighting": "briggs"} | SHARED[name]
+    expected = tclean(vis, imagename=str(tmp_path / "tclean"), **arguments)
+    found = ptclean(vis, imagename=str(tmp_path / "ptclean"), nworkers=2, chanchunks=5, **arguments)
+    assert_same_images(str(tmp_path / "tclean"), str(tmp_path / "ptclean"))
+    assert_same_return(expected, found)
