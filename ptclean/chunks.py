@@ -22,6 +22,10 @@ from dataclasses import dataclass
 #: Channels on one side of a data channel that an interpolation of the given kind takes part in.
 _STENCIL = {"nearest": 1, "linear": 1, "cubic": 2}
 
+#: Widths that differ by less than this count as equal: an image's own width comes from the data's
+#: by a change of frame, of up to 90 km/s here.
+_SAME_WIDTH = 3e-4
+
 #: Chunks for each worker where the cube is cleaned: enough of them that the ones without emission
 #: can be left out of major cycles, and that a slow one does not hold up the others.
 CHUNKS_PER_WORKER = 4
@@ -112,11 +116,9 @@ def guard_channels(interpolation: str, data_width: float, image_width: float) ->
         )
     if not data_width or not image_width:
         raise ValueError(f"channel widths must not be zero: {data_width=}, {image_width=}")
-    # Widths that agree to rounding count as equal: the image's own width is derived from the
-    # data's by a change of frame.
-    ratio = round(abs(data_width / image_width), 2)
     stencil = _STENCIL[interpolation]
-    return max(1, math.ceil(stencil * ratio) + stencil - 1)
+    reach = stencil * abs(data_width / image_width)
+    return max(1, math.ceil(reach - _SAME_WIDTH) + stencil - 1)
 
 
 def cut(nchan: int, size: int, guard: int) -> tuple[Chunk, ...]:
@@ -176,9 +178,11 @@ def cut_evenly(nchan: int, parts: int, guard: int) -> tuple[Chunk, ...]:
 
 
 def _chunk(index: int, start: int, stop: int, nchan: int, guard: int) -> Chunk:
-    if stop - start == 1:
-        guard = max(guard, 1)
-    return Chunk(index, start, stop, max(0, start - guard), min(nchan, stop + guard))
+    below = above = guard
+    if stop - start == 1 and guard == 0:
+        # One neighbour is enough to keep the channel from being gridded alone.
+        below, above = (1, 0) if start else (0, 1)
+    return Chunk(index, start, stop, max(0, start - below), min(nchan, stop + above))
 
 
 def choose_parts(nchan: int, nworkers: int, largest: int, *, cleans: bool, pixels: int) -> int:

@@ -24,6 +24,9 @@ from .records import Record
 #: Most bytes of pixels held while an image is copied.
 SLAB_BYTES = 2**28
 
+#: First part of the extensions of tclean's images.
+_PRODUCTS = frozenset("alpha beta gridwt image mask model pb psf residual sumwt weight".split())
+
 
 def cut(source: str, target: str, channels: slice, *, pol: int | None = None) -> None:
     """Copy a range of channels of an image into a new image.
@@ -157,13 +160,17 @@ def set_history(path: str, origin: str, lines: Sequence[str]) -> None:
 
 
 def image_products(prefix: str) -> Iterator[str]:
-    """Yield the extensions of the images on disk whose names are `prefix` and an extension."""
+    """Yield the extensions of the images of one image set on disk, such as ``image.pbcor``.
+
+    Other image sets, whose names begin with `prefix` and a dot as well, are not among them.
+    """
     folder, name = os.path.split(prefix)
     for entry in sorted(os.listdir(folder or ".")):
-        if entry.startswith(f"{name}.") and os.path.isfile(
-            os.path.join(folder, entry, "table.dat")
-        ):
-            yield entry[len(name) + 1 :]
+        extension = entry.removeprefix(f"{name}.")
+        if extension == entry or extension.split(".")[0] not in _PRODUCTS:
+            continue
+        if os.path.isfile(os.path.join(folder, entry, "table.dat")):
+            yield extension
 
 
 def _slabs(shape: Iterable[int], channels: slice) -> Iterator[tuple[int, int]]:

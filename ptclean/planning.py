@@ -8,6 +8,7 @@ writes nothing (but see Notes of :func:`make_plan`).
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -127,7 +128,7 @@ class Plan:
         ]
 
 
-def make_plan(parameters: dict[str, Any], machine: Machine) -> Plan:
+def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[str, Any]) -> Plan:
     """Plan a call.
 
     Parameters
@@ -136,6 +137,8 @@ def make_plan(parameters: dict[str, Any], machine: Machine) -> Plan:
         All parameters of ptclean, validated.
     machine : Machine
         What there is to work with.
+    defaults : mapping
+        Defaults of the parameters.
 
     Returns
     -------
@@ -161,7 +164,7 @@ def make_plan(parameters: dict[str, Any], machine: Machine) -> Plan:
     check_parameters(tclean)
     tclean = absolute_paths(tclean)
     imagename = tclean["imagename"]
-    reason = reason_for_serial(tclean, _existing(imagename))
+    reason = reason_for_serial(tclean, defaults, _existing(imagename))
     if reason:
         return Plan(imagename, serial=reason, parameters=tclean)
     records = imaging_records(tclean)

@@ -26,6 +26,7 @@ from .task import CasaTask, bind, signature
 from .workdir import work_directory
 
 _description = load()
+_defaults = {each.name: each.default for each in _description.parameters}
 
 
 def plan(*args: Any, **kwargs: Any) -> Plan:
@@ -47,7 +48,7 @@ def plan(*args: Any, **kwargs: Any) -> Plan:
         As `ptclean` raises them, before it starts anything.
     """
     parameters = bind(_description, args, kwargs, function="plan")
-    return make_plan(parameters, _machine(parameters))
+    return make_plan(parameters, _machine(parameters), _defaults)
 
 
 plan.__signature__ = signature(_description)  # type: ignore[attr-defined]
@@ -68,7 +69,7 @@ def run(parameters: dict[str, Any]) -> Record | None:
     """
     # tclean is called with the paths that the user gave, the engine with absolute ones.
     tclean = {k: v for k, v in parameters.items() if k not in OWN_PARAMETERS}
-    made = make_plan(parameters, _machine(parameters))
+    made = make_plan(parameters, _machine(parameters), _defaults)
     for line in str(made).splitlines():
         logs.post(line, "WARN" if line.startswith("warning") else "INFO")
     history = history_lines("ptclean", parameters)

@@ -10,7 +10,7 @@ Plain functions on plain data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,9 @@ _KNOWN: dict[str, Collection[Any]] = {
     "calcres": (True,),
     "calcpsf": (True,),
     "usepointing": (False,),
+    "normtype": ("flatnoise",),
+    "npixels": (0,),
+    "conjbeams": (False,),
 }
 
 #: Parameters that must not be set.
@@ -39,6 +42,7 @@ _UNSET = (
     "outlierfile",
     "psfphasecenter",
     "vptable",
+    "reffreq",
     "restoringbeam",
 )
 
@@ -62,6 +66,20 @@ _RULES = (
     _Rule("phasecenter", lambda p: _is_direction(p["phasecenter"])),
 )
 
+#: Parameters of which any value is known to be handed on to CASA as tclean hands it on.
+_HANDED_ON = frozenset(
+    """
+    vis selectdata field spw timerange uvrange antenna scan observation intent datacolumn
+    imagename imsize cell projection nchan start width outframe veltype restfreq
+    wprojplanes mosweight aterm psterm wbawp cfcache computepastep rotatepastep
+    pointingoffsetsigdev pblimit scales nterms smallscalebias fusedthreshold largestscale
+    restoration pbcor robust noise uvtaper gain threshold nsigma cycleniter cyclefactor
+    minpsffraction maxpsffraction fullsummary pbmask sidelobethreshold noisethreshold
+    lownoisethreshold negativethreshold smoothfactor minbeamfrac cutthreshold growiterations
+    dogrowprune minpercentchange verbose fastnoise psfcutoff parallel
+    """.split()
+)
+
 #: Products that tclean, with restart=True, goes on from instead of making them anew.
 _CONTINUED = ("model", "mask")
 
@@ -73,13 +91,19 @@ def _is_direction(phasecenter: Any) -> bool:
     return phasecenter.strip().isdigit() or len(phasecenter.split()) == 3
 
 
-def reason_for_serial(parameters: dict[str, Any], existing: Collection[str] = ()) -> str | None:
+def reason_for_serial(
+    parameters: dict[str, Any],
+    defaults: Mapping[str, Any],
+    existing: Collection[str] = (),
+) -> str | None:
     """Say why a call is tclean's, if it is.
 
     Parameters
     ----------
     parameters : dict
         tclean's parameters, validated.
+    defaults : mapping
+        tclean's defaults: a parameter that this module has never heard of must have its own.
     existing : collection of str
         Extensions of the images that exist under ``imagename``.
 
@@ -90,7 +114,7 @@ def reason_for_serial(parameters: dict[str, Any], existing: Collection[str] = ()
 
     Examples
     --------
-    >>> reason_for_serial({"specmode": "mfs"})
+    >>> reason_for_serial(defaults | {"specmode": "mfs"}, defaults)  # doctest: +SKIP
     "specmode='mfs'"
     """
     for name, known in _KNOWN.items():
@@ -102,6 +126,10 @@ def reason_for_serial(parameters: dict[str, Any], existing: Collection[str] = ()
     for rule in _RULES:
         if not rule.holds(parameters):
             return f"{rule.parameter}={parameters[rule.parameter]!r}"
+    heard_of = _HANDED_ON.union(_KNOWN, _UNSET, (rule.parameter for rule in _RULES))
+    for name in parameters:
+        if name not in heard_of and parameters[name] != defaults[name]:
+            return f"{name}={parameters[name]!r}"
     for product in _CONTINUED:
         if product in existing:
             return f"{parameters['imagename']}.{product} exists and restart=True goes on from it"

@@ -103,26 +103,26 @@ def size_run(
     MemoryError
         If a worker's limit does not even hold one channel with its guards.
     """
-    smallest = min(nchan, max(2, 1 + 2 * guard))
+    wanted = nworkers or machine.workers
+    smallest = min(nchan, 1 + max(1, 2 * guard))
     least = worker_memory(size, smallest)
     usable = machine.memory * USABLE
+    per_worker = usable
     if machine.limit is not None:
         per_worker = machine.limit * USABLE_OF_LIMIT
-        if least > per_worker:
-            raise MemoryError(
-                f"memory_limit={machine.limit / _GIB:.2f}GiB: one channel of {size.nx} x {size.ny} "
-                f"pixels, gridded with its guard channels ({smallest} in all), takes "
-                f"{least / _GIB:.2f} GiB of a worker, which may fill {per_worker / _GIB:.2f} GiB; "
-                f"give each worker at least {least / USABLE_OF_LIMIT / _GIB:.1f}GiB, or make "
-                "smaller images"
-            )
-        usable = min(usable, machine.workers * per_worker)
-    wanted = nworkers or machine.workers
+        _refuse_too_small(size, smallest, least, per_worker, machine.limit)
+        usable = min(usable, wanted * per_worker)
     warnings = []
+    each = least
     if chanchunks > 0:
-        each = worker_memory(size, min(nchan, chanchunks + 2 * guard))
-    else:
-        each = least
+        gridded = max(smallest, min(nchan, chanchunks + 2 * guard))
+        each = worker_memory(size, gridded)
+        if machine.limit is not None and each > per_worker:
+            raise MemoryError(
+                f"chanchunks={chanchunks}: such a chunk takes {each / _GIB:.2f} GiB of a worker, "
+                f"which may fill {per_worker / _GIB:.2f} GiB under its memory_limit; use "
+                f"chanchunks={max(1, largest_gridded(size, int(per_worker)) - 2 * guard)} or -1"
+            )
     fitting = min(workers_that_fit(wanted, each, int(usable)), nchan)
     if each > usable:
         warnings.append(
@@ -138,7 +138,7 @@ def size_run(
     if chanchunks > 0:
         chunks = cutting.cut(nchan, chanchunks, guard)
     else:
-        share = int(usable / fitting)
+        share = int(min(usable / fitting, per_worker))
         largest = max(1, largest_gridded(size, share) - 2 * guard)
         parts = cutting.choose_parts(nchan, fitting, largest, cleans=cleans, pixels=size.pixels)
         chunks = cutting.cut_evenly(nchan, parts, guard)
@@ -147,6 +147,19 @@ def size_run(
         chunks=chunks,
         worker_memory=worker_memory(size, max(chunk.gridded_channels for chunk in chunks)),
         warnings=tuple(warnings),
+    )
+
+
+def _refuse_too_small(
+    size: ImageSize, channels: int, needed: int, per_worker: float, limit: int
+) -> None:
+    if needed <= per_worker:
+        return
+    raise MemoryError(
+        f"memory_limit={limit / _GIB:.2f}GiB: one channel of {size.nx} x {size.ny} pixels, gridded "
+        f"with its guard channels ({channels} in all), takes {needed / _GIB:.2f} GiB of a worker, "
+        f"which may fill {per_worker / _GIB:.2f} GiB; give each worker at least "
+        f"{needed / USABLE_OF_LIMIT / _GIB:.1f}GiB, or make smaller images"
     )
 
 

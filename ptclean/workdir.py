@@ -9,17 +9,22 @@ not, and neither is a directory that ptclean did not make.
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import json
 import os
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 
 from .errors import ImageInUseError, ParameterError
 
 _OWNER = "owner.json"
+
+#: Times a stale directory is moved out of the way before giving up.
+_ATTEMPTS = 5
 
 
 @contextlib.contextmanager
@@ -45,47 +50,79 @@ def work_directory(imagename: str) -> Iterator[str]:
     """
     path = f"{imagename}.ptclean"
     os.makedirs(os.path.dirname(path), exist_ok=True)
+    # Made under another name first: a directory with that name always says whose it is.
+    new = tempfile.mkdtemp(prefix=f"{os.path.basename(path)}.new-", dir=os.path.dirname(path))
     try:
-        os.mkdir(path)
-    except FileExistsError:
-        _remove_if_stale(path)
-        os.mkdir(path)
+        with open(os.path.join(new, _OWNER), "w") as f:
+            json.dump(_this_run(), f)
+        _take_name(new, path)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     try:
-        with open(os.path.join(path, _OWNER), "w") as f:
-            json.dump(
-                {
-                    "user": getpass.getuser(),
-                    "host": socket.gethostname(),
-                    "pid": os.getpid(),
-                    "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-                },
-                f,
-            )
         yield path
     finally:
-        # A worker of a cluster that is not ours may still be writing: without the name it cannot.
-        removed = f"{path}.removed-{os.getpid()}"
-        os.rename(path, removed)
-        shutil.rmtree(removed, ignore_errors=True)
+        _remove(path)
 
 
-def _remove_if_stale(path: str) -> None:
+def _this_run() -> dict[str, str | int]:
+    return {
+        "user": getpass.getuser(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def _take_name(new: str, path: str) -> None:
+    """Rename a directory, which fails while a directory that is not empty has the name."""
+    for _ in range(_ATTEMPTS):
+        try:
+            os.rename(new, path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        else:
+            return
+        _refuse_unless_stale(path)
+        _remove(path)
+    raise ImageInUseError(path, "others take its place time and again")
+
+
+def _remove(path: str) -> None:
+    """Remove a work directory, taking its name away first.
+
+    A worker of a cluster that is not ours may still be writing: without the name it cannot.
+    """
+    with contextlib.suppress(OSError):
+        away = tempfile.mkdtemp(prefix=f"{path}.removed-")
+        os.rename(path, away)
+        shutil.rmtree(away, ignore_errors=True)
+
+
+def _refuse_unless_stale(path: str) -> None:
     try:
         with open(os.path.join(path, _OWNER)) as f:
             owner = json.load(f)
-    except (OSError, ValueError):
-        raise ParameterError(
-            "imagename",
-            path.removesuffix(".ptclean"),
-            f"needs {path} for its work, but that exists and is not ptclean's; use another "
-            "imagename, or move it away",
-        ) from None
-    if owner["host"] != socket.gethostname() or _is_alive(owner["pid"]):
-        raise ImageInUseError(
-            path,
-            f"{owner['user']} on {owner['host']}, process {owner['pid']}, since {owner['since']}",
-        )
-    shutil.rmtree(path)
+        user, host, since = (str(owner[key]) for key in ("user", "host", "since"))
+        pid = int(owner["pid"])
+    except FileNotFoundError:
+        if not os.path.lexists(path):
+            return
+        raise _not_ours(path) from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _not_ours(path) from None
+    if host != socket.gethostname() or _is_alive(pid):
+        raise ImageInUseError(path, f"{user} on {host}, process {pid}, since {since}")
+
+
+def _not_ours(path: str) -> ParameterError:
+    return ParameterError(
+        "imagename",
+        path.removesuffix(".ptclean"),
+        f"needs {path} for its work, but that exists and is not ptclean's; use another imagename, "
+        "or move it away",
+    )
 
 
 def _is_alive(pid: int) -> bool:

@@ -18,6 +18,9 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 # CASA reads this when it is first imported, which the test modules do.
 os.environ.setdefault("CASASITECONFIG", str(ROOT / "examples" / "casasiteconfig.py"))
 
+# With more threads CASA's clark cleans otherwise in the last digits, tclean's as well as anybody's.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 _scratch = pytest.StashKey[tuple[str, str]]()
 
 

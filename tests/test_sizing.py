@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Workers and chunks fit the machine, or the user is told before the run."""
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ptclean.memory import USABLE, ImageSize, worker_memory
+from ptclean.sizing import USABLE_OF_LIMIT, Machine, size_run, tclean_seconds
+
+GIB = 2**30
+SMALL = ImageSize(64, 64)
+LARGE = ImageSize(8000, 8000)
+LIMITED = st.booleans()
+CHANCHUNKS = st.sampled_from([-1, -1, 1, 7, 500])
+
+
+@st.composite
+def runs(draw, limited=LIMITED, chanchunks=CHANCHUNKS):
+    """Draw a cube and a machine; returns the arguments of `size_run`."""
+    side = draw(st.integers(32, 10_000))
+    limit = draw(st.integers(2**28, 2**37)) if draw(limited) else None
+    machine = Machine(draw(st.integers(1, 32)), draw(st.integers(2**28, 2**40)), limit)
+    size = ImageSize(side, side, 1, draw(st.sampled_from(["standard", "mosaic"])))
+    options = {
+        "nworkers": draw(st.sampled_from([0, 0, 1, 5, 40])),
+        "chanchunks": draw(chanchunks),
+        "cleans": draw(st.booleans()),
+    }
+    return (size, draw(st.integers(1, 600)), draw(st.integers(0, 3)), machine), options
+
+
+def sized(run):
+    arguments, options = run
+    try:
+        return size_run(*arguments, **options)
+    except MemoryError:
+        return None
+
+
+@given(runs())
+def test_workers_are_no_more_than_wanted_and_of_use(run):
+    (_, nchan, _, machine), options = run
+    sizing = sized(run)
+    if sizing:
+        assert 1 <= sizing.nworkers <= (options["nworkers"] or machine.workers)
+        assert sizing.nworkers <= len(sizing.chunks) <= nchan
+        assert sizing.chunks[0].start == 0
+        assert sizing.chunks[-1].stop == nchan
+
+
+@given(runs())
+def test_memory_of_the_largest_chunk_is_told(run):
+    (size, *_), _ = run
+    sizing = sized(run)
+    if sizing:
+        largest = max(chunk.gridded_channels for chunk in sizing.chunks)
+        assert sizing.worker_memory == worker_memory(size, largest)
+
+
+@given(runs())
+@example(((LARGE, 7677, 0, Machine(12, int(83.79 * GIB))), {"cleans": False}))
+def test_all_workers_together_fit_into_the_memory_unless_the_user_is_warned(run):
+    (*_, machine), _ = run
+    sizing = sized(run)
+    if sizing and not sizing.warnings:
+        assert sizing.nworkers * sizing.worker_memory <= machine.memory * USABLE
+
+
+@given(runs(limited=st.just(True)))
+@example(((LARGE, 100, 1, Machine(12, 800 * GIB, 20 * GIB)), {"nworkers": 1}))
+@example(((LARGE, 100, 1, Machine(12, 800 * GIB, 20 * GIB)), {"chanchunks": 20}))
+def test_each_worker_keeps_below_its_limit_unless_the_user_is_warned(run):
+    (*_, machine), _ = run
+    sizing = sized(run)
+    if sizing and not sizing.warnings:
+        assert sizing.worker_memory <= machine.limit * USABLE_OF_LIMIT
+
+
+@given(runs(chanchunks=st.integers(1, 700)))
+def test_chanchunks_is_followed(run):
+    (_, nchan, _, _), options = run
+    sizing = sized(run)
+    if sizing:
+        wanted = options["chanchunks"]
+        *full, last = sizing.chunks
+        assert all(chunk.channels == wanted for chunk in full)
+        assert last.channels == nchan - wanted * len(full) <= wanted
+
+
+@given(runs(limited=st.just(True), chanchunks=st.just(-1)))
+def test_it_is_an_error_if_the_limit_holds_no_channel_with_its_guards(run):
+    (size, nchan, guard, machine), _ = run
+    usable = machine.limit * USABLE_OF_LIMIT
+    if worker_memory(size, min(nchan, 1 + 2 * guard)) > usable:
+        assert sized(run) is None
+    if worker_memory(size, min(nchan, 3 + 2 * guard)) <= usable:
+        assert sized(run) is not None
+
+
+def test_error_names_the_limit_what_is_needed_and_what_to_do():
+    machine = Machine(12, 800 * GIB, limit=6 * GIB)
+    with pytest.raises(MemoryError) as caught:
+        size_run(LARGE, 100, 1, machine)
+    text = str(caught.value)
+    least = worker_memory(LARGE, 3)
+    assert text.startswith("memory_limit=6.00GiB:")
+    for figure in ("8000 x 8000", "3 in all", f"{least / GIB:.2f} GiB", "5.40 GiB"):
+        assert figure in text
+    advised = float(re.search(r"at least ([\d.]+)GiB", text).group(1))
+    assert size_run(LARGE, 100, 1, Machine(12, 800 * GIB, limit=int((advised + 0.05) * GIB)))
+
+
+def test_a_fixed_number_of_workers_runs_if_it_fits():
+    sizing = size_run(SMALL, 100, 1, Machine(4, 64 * GIB), nworkers=12)
+    assert sizing.nworkers == 12
+    assert not sizing.warnings
+
+
+def test_more_workers_than_cores_count_with_their_own_limits():
+    sizing = size_run(SMALL, 100, 1, Machine(2, 100 * GIB, limit=GIB), nworkers=8)
+    assert sizing.nworkers == 8
+    assert not sizing.warnings
+
+
+def test_fewer_workers_than_cores_do_not_inherit_the_limits_of_the_others():
+    limit = 20 * GIB
+    sizing = size_run(LARGE, 100, 1, Machine(12, 800 * GIB, limit=limit), nworkers=1)
+    assert sizing.worker_memory <= limit * USABLE_OF_LIMIT
+
+
+def test_chunk_that_breaks_the_limit_does_not_go_unsaid():
+    machine = Machine(12, 800 * GIB, limit=20 * GIB)
+    try:
+        sizing = size_run(LARGE, 100, 1, machine, chanchunks=20)
+    except MemoryError as error:
+        said = str(error)
+    else:
+        said = " ".join(sizing.warnings)
+    assert "chanchunks=20" in said
+
+
+def test_workers_that_do_not_fit_are_left_out_with_a_warning():
+    sizing = size_run(LARGE, 100, 1, Machine(12, 64 * GIB), nworkers=12)
+    (warning,) = sizing.warnings
+    assert sizing.nworkers == 3
+    assert warning.startswith("nworkers=12 of 13.40 GiB each do not fit into 51.20 GiB; 3 run")
+
+
+def test_machine_that_is_too_small_is_used_with_a_warning():
+    sizing = size_run(LARGE, 100, 1, Machine(4, 8 * GIB))
+    assert sizing.nworkers == 1
+    assert {chunk.channels for chunk in sizing.chunks} == {1}
+    assert re.search(r"takes 13\.40 GiB .* of 6\.40 GiB", sizing.warnings[0])
+
+
+def test_nothing_is_said_where_all_fits():
+    assert size_run(ImageSize(512, 512), 100, 1, Machine(8, 64 * GIB)).warnings == ()
+
+
+# A cube of 7677 channels of 8000 x 8000 pixels on 12 cores with 83.79 GiB free.
+
+
+def test_large_cube_is_cleaned_channel_by_channel():
+    machine = Machine(12, int(83.79 * GIB))
+    sizing = size_run(LARGE, 7677, 1, machine)
+    # One channel with a guard on either side takes 13.4 GiB, five of which are 67.0 of 67.03 GiB.
+    assert sizing.nworkers == 5
+    assert len(sizing.chunks) == 7677
+    assert sizing.worker_memory == worker_memory(LARGE, 3)
+    assert sizing.warnings == ()
+
+
+def test_large_dirty_cube_fits():
+    machine = Machine(12, int(83.79 * GIB))
+    sizing = size_run(LARGE, 7677, 0, machine, cleans=False)
+    assert sizing.nworkers * sizing.worker_memory <= machine.memory * USABLE
+    assert sizing.nworkers >= 5
+    assert sizing.warnings == ()
+
+
+def test_large_cube_with_as_many_workers_as_cores_says_how_many_run():
+    sizing = size_run(LARGE, 7677, 1, Machine(12, int(83.79 * GIB)), nworkers=12)
+    assert sizing.nworkers == 5
+    assert re.match("nworkers=12 .* 5 run at once", sizing.warnings[0])
+
+
+# Estimate of time
+
+
+def test_estimate_is_near_what_was_measured():
+    """0.17 s a channel at 512 x 512, 50 s at 8000 x 8000."""
+
+    def channel(side):
+        size = ImageSize(side, side)
+        return (
+            tclean_seconds(size, 101, 15_600, cleans=False)
+            - tclean_seconds(size, 1, 15_600, cleans=False)
+        ) / 100
+
+    assert channel(512) == pytest.approx(0.17, rel=0.2)
+    assert channel(8000) == pytest.approx(50, rel=0.2)
+
+
+@given(st.integers(16, 9000), st.integers(1, 9000), st.integers(1, 10**7))
+def test_cleaning_takes_longer(side, nchan, rows):
+    size = ImageSize(side, side)
+    dirty = tclean_seconds(size, nchan, rows, cleans=False)
+    assert 0 < dirty < tclean_seconds(size, nchan, rows, cleans=True)
