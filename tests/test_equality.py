@@ -210,14 +210,8 @@ def test_mosaic(
     gridded at a time, so that PSF, primary beam and weights depend on how a cube is cut, CASA's
     own cutting by memory included. Model, mask and iterations do not, and are equal.
     """
-    arguments = COMMON | {
-        "gridder": "mosaic",
-        "imsize": 128,
-        "cell": "0.5arcsec",
-        "start": "",
-        "nchan": -1,
-        "niter": 300,
-    }
+    arguments = COMMON | {"gridder": "mosaic", "imsize": 128, "cell": "0.5arcsec"}
+    arguments |= {"start": 2, "nchan": 8, "niter": 300}
     expected = tclean(mosaic_ms, imagename=str(tmp_path / "tclean"), **arguments)
     assert pieces(str(tmp_path / "tclean")) == 1
     found = ptclean(
