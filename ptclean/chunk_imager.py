@@ -21,6 +21,7 @@ divide steps must not be called.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -152,19 +153,9 @@ class ChunkImager:
         -------
         Begun
         """
-        # Images of a run that was killed would be taken up by CASA as a restart.
-        shutil.rmtree(self.job.folder(), ignore_errors=True)
-        os.makedirs(self._scratch)
+        self._clear()
         with contextlib.chdir(self._scratch):
-            self._open_imager()
-            self._imager.makepsf()
-            self._refuse_cut()
-            if self.job.records.gridding["gridder"] not in ("standard", "ft", "gridft"):
-                # The standard gridder's is made with the PSF, in C++.
-                self._imager.makepb()
-            self._normalizer.normalizeprimarybeam()
-            self._major(lastcycle=lastcycle)
-            self._copy_out(*IMAGER_PRODUCTS)
+            self._make_images(lastcycle=lastcycle)
             fitted, self._unfitted = self._fitted_beams()
             records = self._begin_deconvolution()
             self._complete("begin")
@@ -187,9 +178,9 @@ class ChunkImager:
         with contextlib.chdir(self._scratch):
             if self._deconvolver is not None:
                 self._deconvolver.done()
-            psf = f"{self.job.core()}.psf"
-            info = images.image_info(psf)
-            images.set_image_info(psf, beams.with_beam(info, self._unfitted, beam))
+            self._put_beam(beam)
+            with open(self._beam_file, "w") as f:
+                json.dump(beam, f)
             records = self._begin_deconvolution()
             self._complete("set_beam")
         return records
@@ -208,7 +199,7 @@ class ChunkImager:
             The deconvolver's execution record.
         """
         with contextlib.chdir(self._scratch):
-            _replace_tree(f"{self.job.core()}.model", self._model_before)
+            self._save_model()
             if self.job.chunk.channels == 1 and self._last_step == "minor":
                 # For a single channel the tool adds to the last cycle's record until it is
                 # initialized again; for more, CASA makes a deconvolver for each cycle.
@@ -266,20 +257,25 @@ class ChunkImager:
         next_step : {'set_beam', 'minor', 'major', 'finish'}
             The one that follows; it may have been begun, and is made from its start again.
         """
-        # Weight tables that a killed process left would be taken over by CASA.
-        shutil.rmtree(self._scratch, ignore_errors=True)
-        os.makedirs(self._scratch)
+        keep = ["core.model", os.path.basename(self._beam_file)]
+        if next_step == "minor":
+            # Its neighbours may have changed their models since; this one has them as they were.
+            keep.append("gridded.model")
+            keep += self._restore_model(steps)
+        self._clear(*keep)
         with contextlib.chdir(self._scratch):
-            self._open_imager()
-            if next_step == "set_beam":
-                _, self._unfitted = self._fitted_beams()
-            if next_step == "minor":
-                self._undo_minor()
-            if self.job.deconvolves:
-                self._open_deconvolver()
-            if self.job.cleans:
-                self._deconvolver.initminorcycle()
-                self._deconvolver.setupmask()
+            # Images are made from the visibilities again: what was being written when a process
+            # was killed may be damaged in any way. The models are not: nobody writes to them now.
+            self._make_images(lastcycle=False)
+            _, self._unfitted = self._fitted_beams()
+            if os.path.exists(self._beam_file):
+                with open(self._beam_file) as f:
+                    self._put_beam(json.load(f))
+            if next_step == "finish" and os.path.isdir(f"{self.job.core()}.model"):
+                self._gather_model()
+                self._major(lastcycle=True)
+                self._copy_residual()
+            self._begin_deconvolution()
         self.steps = steps
 
     @property
@@ -291,8 +287,51 @@ class ChunkImager:
         return os.path.join(self.job.folder(), "scratch")
 
     @property
-    def _model_before(self) -> str:
-        return os.path.join(self.job.folder(), "before.model")
+    def _beam_file(self) -> str:
+        return os.path.join(self.job.folder(), "beam.json")
+
+    def _clear(self, *keep: str) -> None:
+        """Remove all that a former process has left, but for some names.
+
+        CASA would go on from its images, and take over its tables of weights.
+        """
+        folder = self.job.folder()
+        os.makedirs(folder, exist_ok=True)
+        for name in os.listdir(folder):
+            if name not in keep:
+                path = os.path.join(folder, name)
+                if os.path.isdir(path):
+                    shutil.rmtree(path)
+                else:
+                    os.remove(path)
+        os.makedirs(self._scratch)
+
+    def _saved_model(self, steps: int) -> str:
+        return os.path.join(self.job.folder(), f"model-{steps}")
+
+    def _save_model(self) -> None:
+        """Keep a copy of the model as it is before a minor cycle; an empty one if there is none."""
+        model, saved = f"{self.job.core()}.model", self._saved_model(self.steps)
+        if os.path.isdir(model):
+            shutil.copytree(model, f"{saved}.new")
+        else:
+            os.mkdir(f"{saved}.new")
+        # A copy that is not complete never has the name of one that is.
+        os.rename(f"{saved}.new", saved)
+        for name in os.listdir(self.job.folder()):
+            if name.startswith("model-") and name != os.path.basename(saved):
+                shutil.rmtree(os.path.join(self.job.folder(), name))
+
+    def _restore_model(self, steps: int) -> list[str]:
+        """Undo what a minor cycle did to the model; returns the names to be kept."""
+        model, saved = f"{self.job.core()}.model", self._saved_model(steps)
+        if not os.path.isdir(saved):
+            # It had not begun.
+            return []
+        shutil.rmtree(model, ignore_errors=True)
+        if os.listdir(saved):
+            shutil.copytree(saved, model)
+        return [os.path.basename(saved)]
 
     def _complete(self, step: str) -> None:
         self.steps += 1
@@ -311,6 +350,23 @@ class ChunkImager:
         self._normalizer = synthesisnormalizer()
         self._normalizer.setupnormalizer(normpars=records.normalization)
         self._imager.setweighting(**records.weighting)
+
+    def _make_images(self, *, lastcycle: bool) -> None:
+        """Make PSF, primary beam and residual, with the gridded model if there is one."""
+        self._open_imager()
+        self._imager.makepsf()
+        self._refuse_cut()
+        if self.job.records.gridding["gridder"] != "standard":
+            # The standard gridder's is made with the PSF, in C++.
+            self._imager.makepb()
+        self._normalizer.normalizeprimarybeam()
+        self._major(lastcycle=lastcycle)
+        self._copy_out(*IMAGER_PRODUCTS)
+
+    def _put_beam(self, beam: Record) -> None:
+        psf = f"{self.job.core()}.psf"
+        info = images.image_info(psf)
+        images.set_image_info(psf, beams.with_beam(info, self._unfitted, beam))
 
     def _refuse_cut(self) -> None:
         """Stop if CASA has cut the chunk for lack of memory, which may change the image."""
@@ -404,27 +460,6 @@ class ChunkImager:
                 target,
                 start - chunk.gridded_start,
             )
-
-    def _undo_minor(self) -> None:
-        """Bring model and residual back to what they were before a minor cycle."""
-        model = f"{self.job.core()}.model"
-        if os.path.isdir(self._model_before):
-            _replace_tree(self._model_before, model)
-        else:
-            shutil.rmtree(model, ignore_errors=True)
-        # With one channel CASA's minor cycle writes to the residual on disk.
-        self._major(lastcycle=False)
-        self._copy_residual()
-
-
-def _replace_tree(source: str, target: str) -> None:
-    """Make `target` a copy of `source`; a target half written never has its name."""
-    if not os.path.isdir(source):
-        return
-    shutil.rmtree(f"{target}.new", ignore_errors=True)
-    shutil.copytree(source, f"{target}.new")
-    shutil.rmtree(target, ignore_errors=True)
-    os.rename(f"{target}.new", target)
 
 
 _imagers: dict[tuple[str, int], ChunkImager] = {}

@@ -9,7 +9,7 @@ from disk as they were after the chunk's last complete step (:func:`ptclean.chun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -23,7 +23,7 @@ from .records import Record
 from .worker import Outcome, run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """One step of one chunk.
 
@@ -59,7 +59,7 @@ class CubeSplitter:
         self._on_outcome = on_outcome
         self._home: dict[int, str] = {}
         self._steps_done: dict[int, int] = {}
-        self.most_in_flight = 0
+        self._slots: list[str] = []
 
     def run(self, steps: Iterable[Step]) -> dict[int, Any]:
         """Run steps of different chunks, and wait for all of them.
@@ -83,21 +83,17 @@ class CubeSplitter:
         running: dict[Future, tuple[Step, str]] = {}
         completed = as_completed(loop=self._client.loop)
         try:
-            for worker in self._slots():
-                self._submit_next(waiting, worker, running, completed)
+            self._fill(waiting, running, completed)
             for future in completed:
-                step, worker = running.pop(future)
+                step, _ = running.pop(future)
                 outcome = self._outcome(future, step)
+                future.release()
                 index = step.job.chunk.index
                 results[index] = outcome.value
                 self._steps_done[index] = self._steps_done.get(index, 0) + 1
                 self._home[index] = outcome.worker
                 self._on_outcome(step, outcome)
-                future.release()
-                busy = {name for _, name in running.values()}
-                for free in self._slots():
-                    if free not in busy and len(running) < self._nworkers:
-                        self._submit_next(waiting, free, running, completed)
+                self._fill(waiting, running, completed)
         except BaseException:
             self._client.cancel(list(running), force=True)
             raise
@@ -125,34 +121,49 @@ class CubeSplitter:
         else:
             fire_and_forget(futures)
 
-    def _slots(self) -> Iterator[str]:
-        """Give the names of the workers to be used, no more than tasks may be in flight."""
-        yield from list(self._workers())[: self._nworkers]
-
     def _workers(self) -> dict[str, str]:
         """Addresses of the workers by name."""
         info = self._client.scheduler_info(n_workers=-1)["workers"]
         return {str(worker["name"]): address for address, worker in info.items()}
 
-    def _submit_next(
-        self,
-        waiting: list[Step],
-        worker: str,
-        running: dict[Future, tuple[Step, str]],
-        completed: as_completed,
+    def _fill(
+        self, waiting: list[Step], running: dict[Future, tuple[Step, str]], completed: as_completed
     ) -> None:
-        """Submit the largest step that is at home at a worker, or has no home any more."""
-        alive = self._workers()
-        fitting = [s for s in waiting if self._home.get(s.job.chunk.index) == worker] or [
-            s for s in waiting if self._home.get(s.job.chunk.index) not in alive
-        ]
-        if not fitting:
+        """Give each worker that is free a step, as long as there are steps for it."""
+        if not waiting:
             return
-        step = max(fitting, key=lambda s: s.job.chunk.gridded_channels)
-        waiting.remove(step)
+        alive = self._workers()
+        # Workers are kept, since chunks are at home there; those that died are replaced.
+        self._slots = [name for name in self._slots if name in alive]
+        self._slots += [name for name in alive if name not in self._slots]
+        del self._slots[self._nworkers :]
+        busy = {name for _, name in running.values()}
+        for worker in self._slots:
+            if worker not in busy and len(running) < self._nworkers:
+                step = self._choose(waiting, worker)
+                if step is not None:
+                    waiting.remove(step)
+                    future = self._submit(step, alive[worker])
+                    running[future] = (step, worker)
+                    completed.add(future)
+        if not running:
+            # All workers are gone for the moment: Dask waits for one.
+            step = waiting.pop()
+            future = self._submit(step, None)
+            running[future] = (step, "")
+            completed.add(future)
+
+    def _choose(self, waiting: list[Step], worker: str) -> Step | None:
+        """Choose the largest step that is at home at a worker, else one that has no home."""
+        homes = {step: self._home.get(step.job.chunk.index) for step in waiting}
+        fitting = [step for step in waiting if homes[step] == worker] or [
+            step for step in waiting if homes[step] not in self._slots
+        ]
+        return max(fitting, key=lambda step: step.job.chunk.gridded_channels, default=None)
+
+    def _submit(self, step: Step, address: str | None) -> Future:
         job = step.job
-        address = alive.get(worker)
-        future = self._client.submit(
+        return self._client.submit(
             run,
             chunk_imager.step,
             job,
@@ -165,9 +176,6 @@ class CubeSplitter:
             allow_other_workers=address is not None,
             pure=False,
         )
-        running[future] = (step, worker)
-        self.most_in_flight = max(self.most_in_flight, len(running))
-        completed.add(future)
 
     def _outcome(self, future: Future, step: Step) -> Outcome:
         chunk = step.job.chunk

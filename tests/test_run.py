@@ -168,6 +168,8 @@ def test_killed_workers_change_nothing(
     over = threading.Event()
 
     def kill_now_and_then() -> None:
+        while not over.wait(0.05) and not list(tmp_path.glob("cube.ptclean/chunk-*")):
+            pass
         while not over.wait(choose.uniform(0.8, 1.4)) and len(killed) < 3:
             workers = [
                 process
