@@ -139,7 +139,12 @@ def cluster_for_run(
     if _open_managers:
         yield _open_managers[-1]
         return
-    with DaskClusterManager(nworkers, memory_limit, casa_memory=casa_memory) as manager:
+    if _users_client() or _scheduler_address():
+        # CASA reads its budget once in the life of a process, which there may see other runs.
+        manager = DaskClusterManager(nworkers, memory_limit)
+    else:
+        manager = DaskClusterManager(nworkers, memory_limit, casa_memory=casa_memory)
+    with manager:
         yield manager
 
 
@@ -417,8 +422,6 @@ class DaskClusterManager:
                 )
             time.sleep(_POLL_INTERVAL)
         self.nworkers = self._requested or count
-        # CASA reads its budget once in the life of a process, which here may see other runs.
-        self._casa_memory = None
 
     def _prepare_workers(self, stack: contextlib.ExitStack) -> None:
         if not self.owned:

@@ -164,7 +164,12 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     check_parameters(tclean)
     tclean = absolute_paths(tclean)
     imagename = tclean["imagename"]
-    reason = reason_for_serial(tclean, defaults, _existing(imagename))
+    reason = reason_for_serial(
+        tclean,
+        defaults,
+        _existing(imagename),
+        mosaic_in_chunks=bool(setting("mosaic-in-chunks")),
+    )
     if reason:
         return Plan(imagename, serial=reason, parameters=tclean)
     records = imaging_records(tclean)
@@ -201,7 +206,7 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         worker_memory=sizing.worker_memory,
         memory_limit=machine.limit,
         casa_memory=memory.casa_budget(size, largest),
-        warnings=sizing.warnings,
+        warnings=sizing.warnings + _differences(tclean),
         parameters=tclean,
         records=records,
         coordinates=axes.coordinates,
@@ -254,6 +259,17 @@ def check_parameters(tclean: dict[str, Any]) -> None:
                 "is neither an image or region file that exists nor a region such as "
                 "'circle[[64pix,64pix],10pix]'",
             )
+
+
+def _differences(tclean: dict[str, Any]) -> tuple[str, ...]:
+    """Say in what the images may differ from tclean's; only what the user has asked for."""
+    if tclean["gridder"] != "mosaic":
+        return ()
+    return (
+        "the images may differ from tclean's by up to a percent of their peak: CASA makes a "
+        "mosaic's convolution functions anew for each piece of a cube "
+        "(ptclean.mosaic-in-chunks in Dask's configuration is set)",
+    )
 
 
 def _existing(imagename: str) -> set[str]:

@@ -122,7 +122,7 @@ def test_the_rule_for_niter_is_a_notequals():
 def test_limits_are_read():
     by_name = {p.name: p for p in load().parameters}
     assert (by_name["robust"].minimum, by_name["robust"].maximum) == (-2.0, 2.0)
-    assert (by_name["nworkers"].minimum, by_name["nworkers"].maximum) == (0, None)
+    assert (by_name["niter"].minimum, by_name["niter"].maximum) == (None, None)
     assert by_name["savemodel"].allowed == ("none", "virtual", "modelcolumn")
     assert by_name["vis"].types == ("path", "pathVec")
     assert by_name["threshold"].types == ("variant",)

@@ -196,9 +196,7 @@ def test_cell_is_converted_in_casas_order_of_types(vis):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"nworkers": -1}, "{'nworkers': ['min value is 0']}"),
         ({"nworkers": 2.0}, "{'nworkers': ['must be of cInt type']}"),
-        ({"chanchunks": -2}, "{'chanchunks': ['min value is -1']}"),
         ({"chanchunks": "auto"}, "{'chanchunks': ['must be of cInt type']}"),
         ({"memory_limit": 0}, "{'memory_limit': ['must be of cStr type']}"),
         ({"memory_limit": None}, "null value not allowed"),
