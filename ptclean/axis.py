@@ -17,11 +17,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from casatools import ctsys, synthesisimager
 from casatools import ms as measurement_set
 
 from .casa_io import open_table
 from .records import ImagingRecords, Record
+
+#: Entries of a coordinate record that say where pixels are.
+_AXES = ("cdelt", "crpix", "crval", "pc", "projection", "system", "stokes", "wcs", "tabular")
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,31 @@ def shifted(coordinates: Record, first: int) -> Record:
     spectral = next(key for key in result if key.startswith("spectral"))
     result[spectral]["wcs"]["crpix"] -= first
     return result
+
+
+def same_axes(first: Record, second: Record) -> bool:
+    """Tell whether two coordinate records give each pixel the same position and frequency."""
+    return all(
+        key in second and _equal(first[key], second[key], _AXES)
+        for key in first
+        if key.startswith(("direction", "spectral", "stokes"))
+    )
+
+
+def _equal(first: Any, second: Any, names: tuple[str, ...]) -> bool:
+    """Compare the entries of two records that have one of some names, records within included."""
+    for name in names:
+        if (name in first) != (name in second):
+            return False
+        if name not in first:
+            continue
+        a, b = first[name], second[name]
+        if isinstance(a, dict):
+            if not _equal(a, b, names):
+                return False
+        elif not np.array_equal(a, b):
+            return False
+    return True
 
 
 def summarize_data(records: ImagingRecords) -> SelectedData:

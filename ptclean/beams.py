@@ -90,7 +90,7 @@ def with_beam(imageinfo: Record, planes: Collection[int], beam: Record) -> Recor
     return {**imageinfo, "restoringbeam": beam} if planes else imageinfo
 
 
-def join(infos: Sequence[Record], channels: Sequence[int]) -> Record:
+def join(infos: Sequence[Record], channels: Sequence[int], *, single: bool = False) -> Record:
     """Join the beams of images that follow each other in frequency.
 
     Parameters
@@ -99,6 +99,8 @@ def join(infos: Sequence[Record], channels: Sequence[int]) -> Record:
         Their ``imageinfo`` records: a beam for each plane, one beam, or none.
     channels : sequence of int
         Their numbers of channels.
+    single : bool
+        Whether all planes have been given one beam. An image of one plane does not tell.
 
     Returns
     -------
@@ -107,7 +109,7 @@ def join(infos: Sequence[Record], channels: Sequence[int]) -> Record:
     """
     if not any(key in info for info in infos for key in KEYS):
         return {}
-    if len(infos) == 1:
+    if len(infos) == 1 or (single and "restoringbeam" in infos[0]):
         return {key: infos[0][key] for key in KEYS if key in infos[0]}
     beams = [plane_beams(info, n) for info, n in zip(infos, channels, strict=True)]
     npol = max(len(planes) // n for planes, n in zip(beams, channels, strict=True))

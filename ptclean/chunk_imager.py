@@ -65,6 +65,8 @@ class ChunkJob:
         Whether there are minor cycles.
     restores, corrects : bool
         tclean's `restoration` and `pbcor`.
+    mask : str or None
+        Mask image on the grid of the whole cube, absolute.
     """
 
     run: str
@@ -76,11 +78,17 @@ class ChunkJob:
     cleans: bool
     restores: bool
     corrects: bool
+    mask: str | None = None
 
     @property
     def deconvolves(self) -> bool:
         """Whether a deconvolver is wanted: for minor cycles, or to restore."""
         return self.cleans or self.restores
+
+    @property
+    def has_one_beam(self) -> bool:
+        """Whether the cube is restored with one beam, given or common."""
+        return self.records.deconvolution["restoringbeam"] not in ("", [], [""])
 
     def folder(self, chunk: Chunk | None = None) -> str:
         """Directory of a chunk's images, this one's if none is given."""
@@ -230,10 +238,20 @@ class ChunkImager:
             self._complete("major")
         return record
 
-    def finish(self) -> None:
-        """Restore the core images, if wanted, and close the tools."""
+    def finish(self, *, beam: list[str] | None = None) -> None:
+        """Restore the core images, if wanted, and close the tools.
+
+        Parameters
+        ----------
+        beam : list of str, optional
+            Major axis, minor axis and position angle of the beam to restore with; tclean's
+            `restoringbeam` if not given.
+        """
         with contextlib.chdir(self._scratch):
             if self.job.restores:
+                if beam is not None:
+                    self._deconvolver.done()
+                    self._open_deconvolver(restoringbeam=beam)
                 self._deconvolver.restore()
                 if self.job.corrects:
                     self._deconvolver.pbcor()
@@ -362,6 +380,14 @@ class ChunkImager:
         self._normalizer.normalizeprimarybeam()
         self._major(lastcycle=lastcycle)
         self._copy_out(*IMAGER_PRODUCTS)
+        if self.job.mask:
+            core = slice(self.job.chunk.start, self.job.chunk.stop)
+            images.cut(self.job.mask, self._mask, core)
+
+    @property
+    def _mask(self) -> str:
+        """The core channels of the user's mask; not under the name of CASA's own."""
+        return os.path.join(self.job.folder(), "users.mask")
 
     def _put_beam(self, beam: Record) -> None:
         psf = f"{self.job.core()}.psf"
@@ -378,10 +404,12 @@ class ChunkImager:
                 "this worker is too small; restart the workers, or use a smaller chanchunks"
             )
 
-    def _open_deconvolver(self) -> None:
+    def _open_deconvolver(self, **changes: Any) -> None:
+        if self.job.mask:
+            changes["mask"] = self._mask
         self._deconvolver = synthesisdeconvolver()
         self._deconvolver.setupdeconvolution(
-            decpars=self.job.records.named(self.job.core()).deconvolution
+            decpars=self.job.records.named(self.job.core()).deconvolution | changes
         )
 
     def _begin_deconvolution(self) -> list[Record]:

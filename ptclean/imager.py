@@ -11,18 +11,20 @@ the major cycle: its residual would come out the same. tclean grids all channels
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection
 from typing import Any
 
 from distributed import Client
 
-from . import beams, logs
+from . import beams, images, logs
 from .chunk_imager import ChunkJob
 from .chunks import neighbours
 from .control import IterationControl, block_channels, unchanged
 from .planning import Plan
 from .records import Record
+from .scope import is_path, masks
 from .splitter import CubeSplitter, Step
 from .worker import Outcome
 
@@ -68,6 +70,7 @@ class ParallelCubeImager:
                 cleans=self._cleans,
                 restores=self._restores,
                 corrects=bool(plan.parameters["pbcor"]),
+                mask=next(filter(is_path, masks(plan.parameters["mask"])), None),
             )
             for chunk in plan.chunks
         )
@@ -92,7 +95,7 @@ class ParallelCubeImager:
                 summary = None
                 self._begin(lastcycle=True)
             if self._restores:
-                self._phase("restoring", "finish", {})
+                self._phase("restoring", "finish", {"beam": self._common_beam()})
         except BaseException:
             self._splitter.forget(self.jobs[0], wait=False)
             raise
@@ -133,6 +136,15 @@ class ParallelCubeImager:
                     self._major(control, changed, state)
                 stop = control.has_converged(state) or not iterations
             return control.summary()
+
+    def _common_beam(self) -> list[str] | None:
+        """Find the beam for ``restoringbeam='common'``: that of the whole cube, by CASA."""
+        if self._records.deconvolution["restoringbeam"] != "common":
+            return None
+        parts = [f"{job.core()}.psf" for job in self.jobs]
+        beam = images.common_beam(parts, os.path.join(self.jobs[0].directory, "common"))
+        logs.post(f"Common beam of the cube: {', '.join(beam)}")
+        return beam
 
     def _major(
         self, control: IterationControl, changed: Collection[int], state: list[Record]

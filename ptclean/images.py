@@ -11,6 +11,7 @@ Does not cover: which images there are, and when (:mod:`ptclean.chunk_imager`,
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -86,6 +87,7 @@ def assemble(
     coordinates: Record,
     *,
     exact: bool = False,
+    single_beam: bool = False,
 ) -> None:
     """Join images along the spectral axis.
 
@@ -102,6 +104,8 @@ def assemble(
         Whether to write the record as it is. Written by the image tool, an angle may change in
         its last bit; so it does in images that CASA makes from other images, and not in those
         that its imager makes.
+    single_beam : bool
+        Whether the images are restored with one beam.
     """
     shapes = [_shape(part) for part in parts]
     shape = [*shapes[0][:3], sum(s[3] for s in shapes)]
@@ -120,7 +124,9 @@ def assemble(
                     _put(out, im, start, stop, first, masked=masked)
             first += part_shape[3]
     imageinfo = {k: v for k, v in keywords[0]["imageinfo"].items() if k not in beams.KEYS}
-    imageinfo |= beams.join([w["imageinfo"] for w in keywords], [s[3] for s in shapes])
+    imageinfo |= beams.join(
+        [w["imageinfo"] for w in keywords], [s[3] for s in shapes], single=single_beam
+    )
     with open_table(target, write=True) as tb:
         tb.putkeyword("imageinfo", imageinfo)
         if exact:
@@ -151,6 +157,43 @@ def set_image_info(path: str, info: Record) -> None:
     """Write an image's ``imageinfo`` record."""
     with open_table(path, write=True) as tb:
         tb.putkeyword("imageinfo", info)
+
+
+def shape_and_coordinates(path: str) -> tuple[tuple[int, ...], Record]:
+    """Read an image's shape and coordinate record."""
+    return tuple(_shape(path)), _keywords(path)["coords"]
+
+
+def common_beam(parts: Sequence[str], scratch: str) -> list[str]:
+    """Find the smallest beam to which all beams of consecutive images can be convolved.
+
+    Parameters
+    ----------
+    parts : sequence of str
+        Images with beams.
+    scratch : str
+        Name for an image of a few pixels, which is left behind.
+
+    Returns
+    -------
+    list of str
+        Major axis, minor axis and position angle, to the last digit.
+    """
+    shapes = [_shape(part) for part in parts]
+    im = image()
+    im.fromshape(scratch, [1, 1, shapes[0][2], sum(shape[3] for shape in shapes)])
+    im.close()
+    joined = beams.join([image_info(part) for part in parts], [shape[3] for shape in shapes])
+    set_image_info(scratch, {**image_info(parts[0]), **joined})
+    with open_image(scratch) as im:
+        found = im.commonbeam()
+    angle = math.radians(found["pa"]["value"])
+    return [
+        f"{found['major']['value']!r}{found['major']['unit']}",
+        f"{found['minor']['value']!r}{found['minor']['unit']}",
+        # In CASA's own unit here, which comes to stand in the images.
+        f"{angle!r}rad",
+    ]
 
 
 def set_history(path: str, origin: str, lines: Sequence[str]) -> None:

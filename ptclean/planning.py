@@ -13,14 +13,21 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from . import images, memory
-from .axis import CubeAxes, SelectedData, casa_memory, resolve_axes, summarize_data
+from .axis import (
+    CubeAxes,
+    SelectedData,
+    casa_memory,
+    resolve_axes,
+    same_axes,
+    summarize_data,
+)
 from .chunks import Chunk, guard_channels
 from .config import setting
 from .errors import ParameterError
 from .memory import ImageSize
 from .parameters import absolute_paths, imaging_records
 from .records import ImagingRecords
-from .scope import reason_for_serial
+from .scope import is_path, masks, reason_for_serial
 from .sizing import Machine, size_run, tclean_seconds
 
 #: ptclean's own parameters, at the end of its signature.
@@ -242,7 +249,8 @@ def check_parameters(tclean: dict[str, Any]) -> None:
     ------
     ParameterError
     """
-    if tclean["nchan"] == 0 or tclean["nchan"] < -1:
+    is_cube = tclean["specmode"].startswith("cube")
+    if is_cube and (tclean["nchan"] == 0 or tclean["nchan"] < -1):
         raise ParameterError(
             "nchan",
             tclean["nchan"],
@@ -250,9 +258,8 @@ def check_parameters(tclean: dict[str, Any]) -> None:
         )
     if not tclean["imagename"]:
         raise ParameterError("imagename", tclean["imagename"], "names the images; it is needed")
-    masks = tclean["mask"] if isinstance(tclean["mask"], list) else [tclean["mask"]]
-    for mask in masks:
-        if mask and "[" not in mask and not os.path.exists(mask):
+    for mask in masks(tclean["mask"]):
+        if mask and is_path(mask) and not os.path.exists(mask):
             raise ParameterError(
                 "mask",
                 mask,
@@ -277,6 +284,17 @@ def _existing(imagename: str) -> set[str]:
     return set(images.image_products(imagename)) if os.path.isdir(folder) else set()
 
 
+def _is_on_grid(files: list[str], axes: CubeAxes) -> bool:
+    """Tell whether one image is all there is, with the axes of the cube."""
+    if len(files) != 1 or not os.path.isfile(os.path.join(files[0], "table.dat")):
+        return False
+    try:
+        shape, coordinates = images.shape_and_coordinates(files[0])
+    except (OSError, RuntimeError):
+        return False
+    return shape == axes.shape and same_axes(coordinates, axes.coordinates)
+
+
 def _reason_in_data(
     axes: CubeAxes,
     data: SelectedData,
@@ -287,6 +305,13 @@ def _reason_in_data(
     """Say why a cube that the engine knows is tclean's all the same, its axes being known."""
     if not axes.linear:
         return "the channels are not equally spaced in frequency"
+    files = [mask for mask in masks(tclean["mask"]) if is_path(mask)]
+    if files and not (files == masks(tclean["mask"]) and _is_on_grid(files, axes)):
+        return f"mask={tclean['mask']!r}, which is not an image on the grid of the cube"
+    for product in _existing(tclean["imagename"]) - {"sumwt"}:
+        name = f"{tclean['imagename']}.{product}"
+        if images.shape_and_coordinates(name)[0] != axes.shape:
+            return f"{name} exists with another shape, and what that means is tclean's to say"
     chosen_here = own["nworkers"] == 0 and own["chanchunks"] == -1
     seconds = tclean_seconds(size, axes.nchan, data.rows, cleans=tclean["niter"] > 0)
     fits = memory.casa_requirement(size, axes.nchan) < casa_memory() * memory.USABLE

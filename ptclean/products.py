@@ -35,7 +35,13 @@ def assemble_products(jobs: Sequence[ChunkJob], imagename: str, history: Sequenc
     for product in products:
         target = os.path.join(directory, f"cube.{product}")
         parts = [f"{job.core()}.{product}" for job in jobs]
-        images.assemble(target, parts, jobs[0].coordinates, exact=product in IMAGER_PRODUCTS)
+        images.assemble(
+            target,
+            parts,
+            jobs[0].coordinates,
+            exact=product in IMAGER_PRODUCTS,
+            single_beam=product.startswith("image") and jobs[0].has_one_beam,
+        )
         images.set_history(target, "ptclean", history)
     for product in products:
         _replace(os.path.join(directory, f"cube.{product}"), f"{imagename}.{product}")

@@ -10,6 +10,7 @@ Plain functions on plain data.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ _KNOWN: dict[str, Collection[Any]] = {
     "gridder": ("standard", "mosaic"),
     "deconvolver": ("hogbom", "clark", "multiscale"),
     "usemask": ("user", "pb"),
-    "weighting": ("natural", "uniform", "briggs", "briggsabs"),
+    "weighting": ("natural", "uniform", "radial", "briggs", "briggsabs"),
     "interpolation": ("nearest", "linear"),
     "stokes": ("I", "XX", "YY", "RR", "LL", "Q", "U", "V", "pseudoI"),
     "savemodel": ("none",),
@@ -30,20 +31,17 @@ _KNOWN: dict[str, Collection[Any]] = {
     "calcres": (True,),
     "calcpsf": (True,),
     "usepointing": (False,),
-    "normtype": ("flatnoise",),
-    "npixels": (0,),
+    "normtype": ("flatnoise", "flatsky"),
     "conjbeams": (False,),
 }
 
 #: Parameters that must not be set.
 _UNSET = (
-    "mask",
     "startmodel",
     "outlierfile",
     "psfphasecenter",
     "vptable",
     "reffreq",
-    "restoringbeam",
 )
 
 _EMPTY: tuple[Any, ...] = ("", [], [""], None)
@@ -58,6 +56,8 @@ class _Rule:
 
 
 _RULES = (
+    # An image is looked at later, when the grid of the cube is known.
+    _Rule("mask", lambda p: all(is_sky_region(m) or is_path(m) for m in masks(p["mask"]))),
     _Rule("facets", lambda p: p["facets"] == 1),
     # tclean itself refuses or warns; let it.
     _Rule("nmajor", lambda p: p["nmajor"] >= -1),
@@ -73,8 +73,8 @@ _HANDED_ON = frozenset(
     imagename imsize cell projection nchan start width outframe veltype restfreq
     wprojplanes mosweight aterm psterm wbawp cfcache computepastep rotatepastep
     pointingoffsetsigdev pblimit scales nterms smallscalebias fusedthreshold largestscale
-    restoration pbcor robust noise uvtaper gain threshold nsigma cycleniter cyclefactor
-    minpsffraction maxpsffraction fullsummary pbmask sidelobethreshold noisethreshold
+    restoration pbcor robust noise npixels uvtaper gain threshold nsigma cycleniter cyclefactor
+    minpsffraction maxpsffraction fullsummary pbmask restoringbeam sidelobethreshold noisethreshold
     lownoisethreshold negativethreshold smoothfactor minbeamfrac cutthreshold growiterations
     dogrowprune minpercentchange verbose fastnoise psfcutoff parallel
     """.split()
@@ -82,6 +82,24 @@ _HANDED_ON = frozenset(
 
 #: Products that tclean, with restart=True, goes on from instead of making them anew.
 _CONTINUED = ("model", "mask")
+
+
+def masks(mask: Any) -> list[Any]:
+    """Masks in a parameter `mask`: none, one, or a list of them."""
+    return [] if mask in _EMPTY else mask if isinstance(mask, list) else [mask]
+
+
+def is_path(mask: Any) -> bool:
+    """Tell whether a mask is a file rather than the text of a region."""
+    return isinstance(mask, str) and "[" not in mask
+
+
+def is_sky_region(mask: Any) -> bool:
+    """Tell whether a mask is the text of a region that is the same in all channels.
+
+    Ranges of channels, frequencies or Stokes parameters refer to the whole cube.
+    """
+    return isinstance(mask, str) and "[" in mask and not re.search(r"\b(range|corr)\b", mask)
 
 
 def _is_direction(phasecenter: Any) -> bool:

@@ -17,7 +17,7 @@ import dask
 import numpy as np
 import pytest
 from casatasks import tclean
-from casatools import table
+from casatools import image, table
 
 from compare_images import compare_image_sets, format_table
 from ptclean import DaskClusterManager, ptclean
@@ -66,6 +66,19 @@ MORE: dict[str, dict[str, Any]] = {
     "phase centre": {"niter": 300, "phasecenter": "J2000 09h47m57.38s 13d16m43.0s"},
     "oblong image": {"niter": 300, "imsize": [72, 90]},
     "briggsabs": {"niter": 300, "weighting": "briggsabs", "robust": 1.0, "noise": "0.05Jy"},
+    "radial": {"niter": 300, "weighting": "radial"},
+    "weighting with a field of view": {"niter": 300, "npixels": 5},
+    "flat sky": {"niter": 300, "normtype": "flatsky"},
+    "common beam": {"niter": 300, "restoringbeam": "common"},
+    "common beam, dirty": {"niter": 0, "restoringbeam": "common"},
+    "round beam": {"niter": 300, "restoringbeam": "0.6arcsec"},
+    "given beam": {"niter": 300, "restoringbeam": ["0.6arcsec", "0.5arcsec", "30deg"]},
+    "region": {"niter": 300, "mask": "circle[[40pix,40pix],12pix]"},
+    "regions in the primary beam": {
+        "niter": 300,
+        "mask": ["circle[[40pix,40pix],9pix]", "box[[10pix,12pix],[24pix,20pix]]"],
+        "pbmask": 0.9,
+    },
     "beam fit": {"niter": 300, "psfcutoff": 0.6},
     "selection": {"niter": 300, "start": "", "nchan": -1, "spw": "0:3~12", "uvrange": "<300m"},
     "gain": {"niter": 300, "gain": 0.25, "minpsffraction": 0.2, "maxpsffraction": 0.5},
@@ -187,6 +200,38 @@ def sums_of_weights(path: Path) -> Any:
         return tb.getcell("map", 0).ravel()
     finally:
         tb.close()
+
+
+@pytest.mark.parametrize("masked", [slice(0, 7), slice(2, 4)])
+@pytest.mark.parametrize("chanchunks", [1, 3])
+def test_mask_image(
+    chanchunks: int,
+    masked: slice,
+    line_ms: str,
+    reference: Callable[[str], Reference],
+    cluster: DaskClusterManager,
+    tmp_path: Path,
+) -> None:
+    """A mask on the cube's grid is cut with it; a chunk may get a mask that is empty."""
+    ia = image()
+    ia.open(reference("hogbom")[0] + ".residual")
+    made = ia.newimagefromimage(outfile=str(tmp_path / "my.mask"))
+    values = np.zeros(made.shape())
+    values[25:60, 25:60, :, masked] = 1
+    made.putchunk(values)
+    made.done()
+    ia.done()
+    arguments = COMMON | {"niter": 400, "mask": str(tmp_path / "my.mask"), "fullsummary": True}
+    expected = tclean(line_ms, imagename=str(tmp_path / "tclean"), **arguments)
+    found = ptclean(
+        line_ms,
+        imagename=str(tmp_path / "ptclean"),
+        nworkers=2,
+        chanchunks=chanchunks,
+        **arguments,
+    )
+    assert_same_images(str(tmp_path / "tclean"), str(tmp_path / "ptclean"))
+    assert_same_return(expected, found)
 
 
 def test_list_of_measurement_sets(

@@ -293,4 +293,5 @@ def test_mask_that_exists_is_found_from_the_users_directory(line_ms, tmp_path, m
     table.create("here.mask", {})
     table.done()
     made = plan(line_ms, imagename="line", **PARALLEL, mask="here.mask")
-    assert made.serial == f"mask='{tmp_path}/here.mask'"
+    assert made.serial.startswith(f"mask='{tmp_path}/here.mask'")
+    assert "not an image on the grid of the cube" in made.serial

@@ -236,8 +236,8 @@ SERIAL: dict[str, dict[str, Any]] = {
     "specmode='mfs'": {"specmode": "mfs", "start": "", "nchan": -1},
     "deconvolver='clarkstokes'": {"deconvolver": "clarkstokes"},
     "usemask='auto-multithresh'": {"usemask": "auto-multithresh"},
-    "mask='circle": {"mask": "circle[[32pix,32pix],9pix]"},
-    "restoringbeam='common'": {"restoringbeam": "common"},
+    "mask='circle": {"mask": "circle[[32pix,32pix],9pix], range=[1chan,2chan]"},
+    "weighting='superuniform'": {"weighting": "superuniform"},
     "specmode='cubedata'": {"specmode": "cubedata"},
 }
 
@@ -264,6 +264,20 @@ def test_cleaning_goes_on_as_tcleans(line_ms: str, tmp_path: Path, log: Callable
             task(line_ms, imagename=str(tmp_path / name), **(CUBE | {"niter": niter}), **extra)
     assert "ptclean.model exists" in log()
     assert_same_images(tmp_path / "tclean", tmp_path / "ptclean")
+
+
+def test_images_of_another_shape_are_refused_as_by_tclean(
+    line_ms: str, cluster: DaskClusterManager, tmp_path: Path
+) -> None:
+    arguments = CUBE | {"niter": 0, "restoration": False, "imagename": str(tmp_path / "cube")}
+    ptclean(line_ms, nworkers=2, **arguments)
+    arguments["nchan"] = 4
+    messages = []
+    for task in (tclean, ptclean):
+        with pytest.raises(RuntimeError, match="shape mismatch") as refusal:
+            task(line_ms, **arguments)
+        messages.append(str(refusal.value))
+    assert messages[0] == messages[1]
 
 
 def test_small_cube_needs_no_cluster(
