@@ -11,6 +11,7 @@ Does not cover: which images there are, and when (:mod:`ptclean.chunk_imager`,
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -187,13 +188,15 @@ def common_beam(parts: Sequence[str], scratch: str) -> list[str]:
     set_image_info(scratch, {**image_info(parts[0]), **joined})
     with open_image(scratch) as im:
         found = im.commonbeam()
-    angle = math.radians(found["pa"]["value"])
-    return [
-        f"{found['major']['value']!r}{found['major']['unit']}",
-        f"{found['minor']['value']!r}{found['minor']['unit']}",
-        # In CASA's own unit here, which comes to stand in the images.
-        f"{angle!r}rad",
-    ]
+    axes = [f"{found[axis]['value']!r}{found[axis]['unit']}" for axis in ("major", "minor")]
+    angle = found["pa"]["value"]
+    all_beams = (beams.plane_beams(image_info(p), s[3]) for p, s in zip(parts, shapes, strict=True))
+    largest = beams.largest(itertools.chain.from_iterable(all_beams))
+    if largest is not None and largest["positionangle"]["value"] == angle:
+        # One of the beams will do for all, as it stands.
+        return [*axes, f"{angle!r}deg"]
+    # CASA constructs others in radians, and so writes them into images.
+    return [*axes, f"{math.radians(angle)!r}rad"]
 
 
 def set_history(path: str, origin: str, lines: Sequence[str]) -> None:

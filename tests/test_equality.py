@@ -215,7 +215,7 @@ def test_mask_image(
     """A mask on the cube's grid is cut with it; a chunk may get a mask that is empty."""
     ia = image()
     ia.open(reference("hogbom")[0] + ".residual")
-    made = ia.newimagefromimage(outfile=str(tmp_path / "my.mask"))
+    made = ia.newimagefromimage(infile=ia.name(), outfile=str(tmp_path / "my.mask"))
     values = np.zeros(made.shape())
     values[25:60, 25:60, :, masked] = 1
     made.putchunk(values)
