@@ -538,8 +538,10 @@ def test_names_in_the_users_folder_do_not_hide_modules(tmp_path, monkeypatch):
 
 
 INTERRUPTED = """
-import os, time
+import os, signal, time
 from ptclean.cluster import DaskClusterManager
+# What runs the tests in the background may have it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with DaskClusterManager(1) as cluster:
     before = set(cluster.client.run(os.getpid).values())
     try:
