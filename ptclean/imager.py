@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from distributed import Client
@@ -23,6 +23,7 @@ from .chunk_imager import ChunkJob
 from .chunks import neighbours
 from .control import IterationControl, block_channels, unchanged
 from .planning import Plan
+from .products import Assembly, assemble, assemblies
 from .records import Record
 from .scope import is_path, masks
 from .splitter import CubeSplitter, Step
@@ -44,7 +45,7 @@ class ParallelCubeImager:
     Attributes
     ----------
     jobs : tuple of ChunkJob
-        One for each chunk. After `run` their core images are complete.
+        One for each chunk.
     skipped : int
         Major cycles of chunks that were left out.
     """
@@ -75,13 +76,20 @@ class ParallelCubeImager:
             for chunk in plan.chunks
         )
 
-    def run(self) -> Record | None:
-        """Make the images of all chunks.
+    def run(self, history: Sequence[str]) -> tuple[Record | None, dict[str, Assembly]]:
+        """Make the images of all chunks, and of them those of the cube, in the work directory.
+
+        Parameters
+        ----------
+        history : sequence of str
+            Lines for the images' history.
 
         Returns
         -------
-        dict or None
-            The iteration control's summary; None without minor cycles.
+        summary : dict or None
+            Of the iteration control; None without minor cycles.
+        made : dict
+            Assembly of each product.
 
         Raises
         ------
@@ -100,7 +108,11 @@ class ParallelCubeImager:
             self._splitter.forget(self.jobs[0], wait=False)
             raise
         self._splitter.forget(self.jobs[0], wait=True)
-        return summary
+        started = time.monotonic()
+        made = assemblies(self.jobs, history)
+        self._splitter.map(assemble, made.values())
+        logs.post(f"Phase assembling: {len(made)} products, {time.monotonic() - started:.1f} s")
+        return summary, made
 
     def _begin(self, *, lastcycle: bool) -> list[list[Record]]:
         """Make PSF and residual; returns the chunks' initialization records."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From the images of the chunks to the images that tclean leaves.
 
-Each product is assembled in the work directory; only when all are complete do they replace
-whatever stood under their names.
+Each product is assembled in the work directory, by a worker; only when all are complete do they
+replace whatever stood under their names.
 """
 
 from __future__ import annotations
@@ -10,41 +10,95 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import casatools
 
 from . import images
 from .chunk_imager import IMAGER_PRODUCTS, ChunkJob
+from .records import Record
 
 
-def assemble_products(jobs: Sequence[ChunkJob], imagename: str, history: Sequence[str]) -> None:
-    """Assemble the chunks' images and put them under their names.
+@dataclass(frozen=True)
+class Assembly:
+    """How one product of the cube is put together; plain data.
+
+    Attributes
+    ----------
+    target : str
+        Image to make.
+    parts : tuple of str
+        The chunks' images, in the order of their channels.
+    coordinates : dict
+        Coordinate record of the cube.
+    history : tuple of str
+        Lines for the image's history.
+    exact, single_beam : bool
+        See :func:`ptclean.images.assemble`.
+    """
+
+    target: str
+    parts: tuple[str, ...]
+    coordinates: Record
+    history: tuple[str, ...]
+    exact: bool
+    single_beam: bool
+
+
+def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, Assembly]:
+    """Find out what there is to assemble, when all chunks are finished.
 
     Parameters
     ----------
     jobs : sequence of ChunkJob
         In the order of their channels.
-    imagename : str
-        Absolute prefix of the names.
     history : sequence of str
         Lines for the images' history.
+
+    Returns
+    -------
+    dict
+        An assembly for each product.
     """
-    directory = jobs[0].directory
-    products = list(images.image_products(jobs[0].core()))
-    for product in products:
-        target = os.path.join(directory, f"cube.{product}")
-        parts = [f"{job.core()}.{product}" for job in jobs]
-        images.assemble(
-            target,
-            parts,
-            jobs[0].coordinates,
+    first = jobs[0]
+    return {
+        product: Assembly(
+            target=os.path.join(first.directory, f"cube.{product}"),
+            parts=tuple(f"{job.core()}.{product}" for job in jobs),
+            coordinates=first.coordinates,
+            history=tuple(history),
             exact=product in IMAGER_PRODUCTS,
-            single_beam=product.startswith("image") and jobs[0].has_one_beam,
+            single_beam=product.startswith("image") and first.has_one_beam,
         )
-        images.set_history(target, "ptclean", history)
-    for product in products:
-        _replace(os.path.join(directory, f"cube.{product}"), f"{imagename}.{product}")
+        for product in images.image_products(first.core())
+    }
+
+
+def assemble(assembly: Assembly) -> None:
+    """Assemble one product."""
+    images.assemble(
+        assembly.target,
+        assembly.parts,
+        assembly.coordinates,
+        exact=assembly.exact,
+        single_beam=assembly.single_beam,
+    )
+    images.set_history(assembly.target, "ptclean", assembly.history)
+
+
+def install(made: Mapping[str, Assembly], imagename: str) -> None:
+    """Put assembled products under their names, in the place of earlier ones.
+
+    Parameters
+    ----------
+    made : mapping
+        Outcome of `assemblies`, all of them assembled.
+    imagename : str
+        Absolute prefix of the names.
+    """
+    for product, assembly in made.items():
+        _replace(assembly.target, f"{imagename}.{product}")
 
 
 def _replace(new: str, final: str) -> None:

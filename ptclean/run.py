@@ -19,7 +19,7 @@ from .description import load
 from .imager import ParallelCubeImager
 from .parameters import imager_parameters
 from .planning import OWN_PARAMETERS, Plan, check_own_parameters, make_plan
-from .products import assemble_products, history_lines
+from .products import history_lines, install
 from .records import Record
 from .sizing import Machine
 from .task import CasaTask, bind, signature
@@ -97,8 +97,8 @@ def _run_parallel(parameters: dict[str, Any], made: Plan, history: list[str]) ->
         cluster_for_run(made.nworkers, parameters["memory_limit"], made.casa_memory) as cluster,
     ):
         imager = ParallelCubeImager(made, cluster.client, directory)
-        summary = imager.run()
-        assemble_products(imager.jobs, made.imagename, history)
+        summary, assembled = imager.run(history)
+        install(assembled, made.imagename)
     logs.post(f"{imager.skipped} major cycles of chunks without a change of model were left out")
     return _returned(summary, made)
 

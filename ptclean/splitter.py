@@ -99,6 +99,40 @@ class CubeSplitter:
             raise
         return results
 
+    def map(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> None:
+        """Call a function with each argument, on the workers in use, and wait.
+
+        Parameters
+        ----------
+        function : callable
+        arguments : iterable
+            Largest tasks first.
+
+        Raises
+        ------
+        TaskError
+            If a call failed; the others are cancelled.
+        """
+        alive = self._workers()
+        addresses = [alive[name] for name in self._slots if name in alive] or None
+        futures = [
+            self._client.submit(
+                run,
+                function,
+                argument,
+                key=f"{function.__name__}-{uuid4()}",
+                workers=addresses,
+                allow_other_workers=addresses is not None,
+                pure=False,
+            )
+            for argument in arguments
+        ]
+        try:
+            self._client.gather(futures)
+        except BaseException:
+            self._client.cancel(futures, force=True)
+            raise
+
     def forget(self, job: ChunkJob, *, wait: bool) -> None:
         """Let workers close what they hold of a run, each after the task that it is at.
 
