@@ -90,8 +90,8 @@ def masks(mask: Any) -> list[Any]:
 
 
 def is_path(mask: Any) -> bool:
-    """Tell whether a mask is a file rather than the text of a region."""
-    return isinstance(mask, str) and "[" not in mask
+    """Tell whether a mask is a file, named absolutely if it exists, and not a region's text."""
+    return isinstance(mask, str) and ("[" not in mask or mask.startswith("/"))
 
 
 def is_sky_region(mask: Any) -> bool:
@@ -99,7 +99,7 @@ def is_sky_region(mask: Any) -> bool:
 
     Ranges of channels, frequencies or Stokes parameters refer to the whole cube.
     """
-    return isinstance(mask, str) and "[" in mask and not re.search(r"\b(range|corr)\b", mask)
+    return isinstance(mask, str) and not is_path(mask) and not re.search(r"\b(range|corr)\b", mask)
 
 
 def _is_direction(phasecenter: Any) -> bool:
