@@ -67,8 +67,6 @@ class SelectedData:
     ----------
     rows : int
         Selected rows of all measurement sets.
-    channels : int
-        Channels of the selected spectral windows (of the widest where several are selected).
     width : float
         Width of the widest selected data channel, in Hz.
     bytes : int
@@ -76,7 +74,6 @@ class SelectedData:
     """
 
     rows: int
-    channels: int
     width: float
     bytes: int
 
@@ -125,12 +122,17 @@ def selected_imager(records: ImagingRecords) -> Iterator[Any]:
     """Give a `synthesisimager` that has selected the data and defined the image."""
     imager = synthesisimager()
     try:
-        for key in sorted(records.selection):
-            imager.selectdata(records.selection[key])
-        imager.defineimage(records.image, records.gridding)
+        select_and_define(imager, records)
         yield imager
     finally:
         imager.done()
+
+
+def select_and_define(imager: Any, records: ImagingRecords) -> None:
+    """Have a `synthesisimager` select the data and define the image, in tclean's order."""
+    for key in sorted(records.selection):
+        imager.selectdata(records.selection[key])
+    imager.defineimage(records.image, records.gridding)
 
 
 def shifted(coordinates: Record, first: int) -> Record:
@@ -182,7 +184,6 @@ def summarize_data(records: ImagingRecords) -> SelectedData:
     SelectedData
     """
     rows = size = 0
-    channels = 0
     width = 0.0
     for selection in records.selection.values():
         name = selection["msname"]
@@ -191,10 +192,9 @@ def summarize_data(records: ImagingRecords) -> SelectedData:
             rows += tb.nrows()
         with open_table(f"{name}/SPECTRAL_WINDOW") as tb:
             for window in windows or range(tb.nrows()):
-                channels = max(channels, int(tb.getcell("NUM_CHAN", window)))
                 width = max(width, float(abs(tb.getcell("CHAN_WIDTH", window)).max()))
         size += _data_bytes(name)
-    return SelectedData(rows=rows, channels=channels, width=width, bytes=size)
+    return SelectedData(rows=rows, width=width, bytes=size)
 
 
 def _spectral_windows(selection: Record) -> list[int]:

@@ -35,7 +35,7 @@ from casatools import (
 )
 
 from . import beams, images
-from .axis import shifted
+from .axis import select_and_define, shifted
 from .casa_io import open_table
 from .chunks import Chunk
 from .records import ImagingRecords, Record
@@ -361,9 +361,7 @@ class ChunkImager:
             shifted(job.coordinates, chunk.gridded_start), chunk.gridded_channels
         )
         self._imager = synthesisimager()
-        for key in sorted(records.selection):
-            self._imager.selectdata(records.selection[key])
-        self._imager.defineimage(records.image, records.gridding)
+        select_and_define(self._imager, records)
         self._imager.normalizerinfo(records.normalization)
         self._normalizer = synthesisnormalizer()
         self._normalizer.setupnormalizer(normpars=records.normalization)

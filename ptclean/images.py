@@ -11,7 +11,6 @@ Does not cover: which images there are, and when (:mod:`ptclean.chunk_imager`,
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -181,17 +180,18 @@ def common_beam(parts: Sequence[str], scratch: str) -> list[str]:
         Major axis, minor axis and position angle, to the last digit.
     """
     shapes = [_shape(part) for part in parts]
+    nchan = sum(shape[3] for shape in shapes)
+    infos = [image_info(part) for part in parts]
+    info = {**infos[0], **beams.join(infos, [shape[3] for shape in shapes])}
     im = image()
-    im.fromshape(scratch, [1, 1, shapes[0][2], sum(shape[3] for shape in shapes)])
+    im.fromshape(scratch, [1, 1, shapes[0][2], nchan])
     im.close()
-    joined = beams.join([image_info(part) for part in parts], [shape[3] for shape in shapes])
-    set_image_info(scratch, {**image_info(parts[0]), **joined})
+    set_image_info(scratch, info)
     with open_image(scratch) as im:
         found = im.commonbeam()
     axes = [f"{found[axis]['value']!r}{found[axis]['unit']}" for axis in ("major", "minor")]
     angle = found["pa"]["value"]
-    all_beams = (beams.plane_beams(image_info(p), s[3]) for p, s in zip(parts, shapes, strict=True))
-    largest = beams.largest(itertools.chain.from_iterable(all_beams))
+    largest = beams.largest(beams.plane_beams(info, nchan))
     if largest is not None and largest["positionangle"]["value"] == angle:
         # One of the beams will do for all, as it stands.
         return [*axes, f"{angle!r}deg"]

@@ -141,7 +141,8 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     Parameters
     ----------
     parameters : dict
-        All parameters of ptclean, validated.
+        All parameters of ptclean, validated, its own also by `check_own_parameters`, which comes
+        before anybody can tell what there is to work with.
     machine : Machine
         What there is to work with.
     defaults : mapping
@@ -166,7 +167,6 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     missing column, as tclean does.
     """
     own = {name: parameters[name] for name in OWN_PARAMETERS}
-    check_own_parameters(own)
     tclean = {name: value for name, value in parameters.items() if name not in own}
     check_parameters(tclean)
     tclean = absolute_paths(tclean)

@@ -148,13 +148,8 @@ def test_same_cube(
     tmp_path: Path,
 ) -> None:
     imagename, expected = reference(case)
-    found = ptclean(
-        line_ms,
-        imagename=str(tmp_path / "cube"),
-        nworkers=nworkers,
-        chanchunks=chanchunks,
-        **(COMMON | CASES[case]),
-    )
+    arguments = COMMON | CASES[case] | {"nworkers": nworkers, "chanchunks": chanchunks}
+    found = ptclean(line_ms, imagename=str(tmp_path / "cube"), **arguments)
     assert_same_images(imagename, str(tmp_path / "cube"))
     assert_same_return(expected, found)
     products = {p.split(".", 1)[1] for p in os.listdir(Path(imagename).parent)}
@@ -170,13 +165,8 @@ def test_same_cube_in_other_calls(
     tmp_path: Path,
 ) -> None:
     imagename, expected = reference(case)
-    found = ptclean(
-        line_ms,
-        imagename=str(tmp_path / "cube"),
-        nworkers=2,
-        chanchunks=3,
-        **(COMMON | MORE[case]),
-    )
+    arguments = COMMON | MORE[case] | {"nworkers": 2, "chanchunks": 3}
+    found = ptclean(line_ms, imagename=str(tmp_path / "cube"), **arguments)
     assert_same_images(imagename, str(tmp_path / "cube"))
     assert_same_return(expected, found)
 
