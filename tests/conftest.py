@@ -7,10 +7,14 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ptclean import DaskClusterManager
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -99,3 +103,24 @@ def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str
         return unpacked[name]
 
     return unpack
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[DaskClusterManager]:
+    """Two workers, used by every call of ptclean in the module."""
+    from ptclean import DaskClusterManager
+
+    with DaskClusterManager(nworkers=2) as manager:
+        yield manager
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """What CASA logs during the test."""
+    from casatasks import casalog
+
+    before = casalog.logfile()
+    path = tmp_path / "casa.log"
+    casalog.setlogfile(str(path))
+    yield path.read_text
+    casalog.setlogfile(before)

@@ -12,19 +12,20 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from casatasks import casalog, tclean
+from casatasks import tclean
 from casatools import image, table
 from distributed import Client
 
-from compare_images import compare_image_sets, format_table
+from compare_images import compare_image_sets
 from ptclean import DaskClusterManager, ptclean
 from ptclean.errors import ChunkError
+from same_images import assert_same_images
 
 CUBE: dict[str, Any] = {
     "datacolumn": "data",
@@ -44,28 +45,6 @@ def reference(line_ms: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     name = str(tmp_path_factory.mktemp("tclean") / "cube")
     tclean(line_ms, imagename=name, **CUBE)
     return name
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[DaskClusterManager]:
-    with DaskClusterManager(nworkers=2) as manager:
-        yield manager
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """What CASA logs during the test."""
-    before = casalog.logfile()
-    path = tmp_path / "casa.log"
-    casalog.setlogfile(str(path))
-    yield path.read_text
-    casalog.setlogfile(before)
-
-
-def assert_same_images(expected: str | Path, found: str | Path) -> None:
-    differences = compare_image_sets(expected, found)
-    assert differences
-    assert all(d.identical for d in differences.values()), format_table(differences)
 
 
 def history(path: Path) -> list[str]:
