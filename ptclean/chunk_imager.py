@@ -8,7 +8,9 @@ copied over; before it, the models of core and neighbours come the other way. Wh
 guard channels the two are one.
 
 The steps of a chunk are `ChunkImager.begin`, `set_beam` where it is wanted, any number of `minor`
-and `major` in turn, and `finish`. Their sequence over all chunks, and the iteration control, are
+and `major` in turn, and `finish`. With automasking (:mod:`ptclean.automask`) the deconvolver works
+on a third image set, `start_masks` comes before the first `minor`, and `mask` in the place of a
+`major` that is left out. Their sequence over all chunks, and the iteration control, are
 the driver's (:mod:`ptclean.imager`). CASA's tools live as long as the imager; :func:`step` keeps
 imagers alive in the worker between steps and, when a step meets a worker that has none (the former
 one died, or another took over), rebuilds it from the images on disk as they were when the last
@@ -35,9 +37,11 @@ from casatools import (
 )
 
 from . import beams, images
+from .automask import MaskingImages
 from .axis import select_and_define, shifted
 from .casa_io import open_table
 from .chunks import Chunk
+from .history import Entry, History, components, write_model
 from .records import ImagingRecords, Record
 
 #: Products that CASA's imager makes, from the visibilities; the deconvolver makes the others.
@@ -67,6 +71,8 @@ class ChunkJob:
         tclean's `restoration` and `pbcor`.
     mask : str or None
         Mask image on the grid of the whole cube, absolute.
+    automasks : bool
+        Whether the masks of the minor cycles are made by CASA.
     """
 
     run: str
@@ -79,6 +85,7 @@ class ChunkJob:
     restores: bool
     corrects: bool
     mask: str | None = None
+    automasks: bool = False
 
     @property
     def deconvolves(self) -> bool:
@@ -106,6 +113,11 @@ class ChunkJob:
             return self.core()
         return os.path.join(self.folder(), "gridded")
 
+    @property
+    def masked(self) -> str:
+        """Prefix of the images on which masks are made."""
+        return os.path.join(self.folder(), "masked")
+
 
 @dataclass(frozen=True)
 class Begun:
@@ -115,7 +127,7 @@ class Begun:
     ----------
     records : list of dict
         The deconvolver's initialization records, before and after the mask is set up; empty if
-        there are no minor cycles.
+        there are no minor cycles. With automasking one record, which knows no mask.
     largest_beam : dict or None
         Of the largest area that was fitted to a core plane.
     lacks_beams : bool
@@ -148,6 +160,9 @@ class ChunkImager:
         self._imager: Any = None
         self._normalizer: Any = None
         self._deconvolver: Any = None
+        self._masking = MaskingImages(job.masked, job.records.deconvolution)
+        self._history = History(os.path.join(job.folder(), "history"))
+        self._controls: Record = {}
 
     def begin(self, *, lastcycle: bool) -> Begun:
         """Make PSF, primary beam and first residual.
@@ -208,6 +223,8 @@ class ChunkImager:
         """
         with contextlib.chdir(self._scratch):
             self._save_model()
+            if self.job.automasks:
+                return self._minor_with_masks(controls)
             if self.job.chunk.channels == 1 and self._last_step == "minor":
                 # For a single channel the tool adds to the last cycle's record until it is
                 # initialized again; for more, CASA makes a deconvolver for each cycle.
@@ -216,13 +233,15 @@ class ChunkImager:
             self._complete("minor")
         return record
 
-    def major(self, *, lastcycle: bool) -> Record:
+    def major(self, *, lastcycle: bool, masking: Record | None = None) -> Record:
         """Run the major cycle, with the models of this chunk and of its neighbours.
 
         Parameters
         ----------
         lastcycle : bool
             tclean's control of the same name.
+        masking : dict
+            With automasking, the arguments of `mask`.
 
         Returns
         -------
@@ -232,13 +251,71 @@ class ChunkImager:
         with contextlib.chdir(self._scratch):
             self._gather_model()
             self._major(lastcycle=lastcycle)
+            if masking is not None:
+                self._set_masking_residual()
+                record = self._renew_masks(**masking)
+                model = components(f"{self.job.gridded}.model")
+                self._history.add(self.steps, Entry("major", {"masking": masking}, model))
+                self._complete("major")
+                return record
             self._copy_residual()
             self._deconvolver.setupmask()
             record = self._deconvolver.initminorcycle()
             self._complete("major")
         return record
 
-    def finish(self, *, beam: list[str] | None = None) -> None:
+    def start_masks(self, *, sidelobe: float, beam: Record) -> list[Record]:
+        """Make the first masks.
+
+        Parameters
+        ----------
+        sidelobe, beam
+            See `MaskingImages.make`.
+
+        Returns
+        -------
+        list of dict
+            The deconvolver's initialization records, before and after; see `mask`.
+        """
+        with contextlib.chdir(self._scratch):
+            arguments = {"sidelobe": sidelobe, "beam": beam}
+            self._make_masking_images(**arguments)
+            before = self._masking.measure(full=False)
+            after = self._renew_masks(iterated=False, full=False, full_cube=False)
+            self._history.add(self.steps, Entry("start_masks", arguments))
+            self._complete("start_masks")
+        return [before, after]
+
+    def mask(self, **masking: Any) -> Record:
+        """Renew the masks of a chunk whose residual is as it was.
+
+        Parameters
+        ----------
+        iterated : bool
+            Whether the cube has seen iterations.
+        full, full_cube : bool
+            Whether the first plane of the block, and of the cube, is masked all over.
+
+        Returns
+        -------
+        dict
+            The deconvolver's initialization record for the next minor cycle; under ``full``,
+            whether the chunk's first plane is masked all over.
+        """
+        with contextlib.chdir(self._scratch):
+            record = self._renew_masks(**masking)
+            self._history.add(self.steps, Entry("mask", {"masking": masking}))
+            self._complete("mask")
+        return record
+
+    def measure(self, *, full_cube: bool) -> Record:
+        """Measure residual and masks once more; arguments and outcome as for `mask`."""
+        with contextlib.chdir(self._scratch):
+            record = self._masking.measure(full=full_cube)
+            self._complete("measure")
+        return record
+
+    def finish(self, *, beam: list[str] | None = None, masks: list[str] | None = None) -> None:
         """Restore the core images, if wanted, and close the tools.
 
         Parameters
@@ -246,10 +323,17 @@ class ChunkImager:
         beam : list of str, optional
             Major axis, minor axis and position angle of the beam to restore with; tclean's
             `restoringbeam` if not given.
+        masks : list of {'mask', 'prev.mask'}
+            With automasking, the masks to keep: the first one as the mask, a second one under its
+            own name.
         """
         with contextlib.chdir(self._scratch):
+            if masks is not None:
+                self._finish_masks(masks)
             if self.job.restores:
-                if beam is not None:
+                if self.job.automasks:
+                    self._open_deconvolver(**({} if beam is None else {"restoringbeam": beam}))
+                elif beam is not None:
                     self._deconvolver.done()
                     self._open_deconvolver(restoringbeam=beam)
                 self._deconvolver.restore()
@@ -264,6 +348,7 @@ class ChunkImager:
             if tool is not None:
                 tool.done()
         self._deconvolver = self._normalizer = self._imager = None
+        self._masking.close()
 
     def recover(self, steps: int, next_step: str) -> None:
         """Take up a chunk whose first `steps` steps another worker has made.
@@ -272,9 +357,13 @@ class ChunkImager:
         ----------
         steps : int
             Steps that are complete.
-        next_step : {'set_beam', 'minor', 'major', 'finish'}
+        next_step : str
             The one that follows; it may have been begun, and is made from its start again.
         """
+        if self.job.automasks:
+            self._recover_masks(steps, next_step)
+            self.steps = steps
+            return
         keep = ["core.model", os.path.basename(self._beam_file)]
         if next_step == "minor":
             # Its neighbours may have changed their models since; this one has them as they were.
@@ -295,6 +384,92 @@ class ChunkImager:
                 self._copy_residual()
             self._begin_deconvolution()
         self.steps = steps
+
+    def _recover_masks(self, steps: int, next_step: str) -> None:
+        """Go through all cycles again, but for the minor cycles.
+
+        What the deconvolver knows of masks and noise is in its tool alone; a major cycle with the
+        same models gives the same residual, and that the same masks.
+        """
+        model, kept = f"{self.job.core()}.model", f"{self.job.core()}.kept"
+        if os.path.isdir(kept):
+            # Another worker has died on the way.
+            shutil.rmtree(model, ignore_errors=True)
+            os.rename(kept, model)
+        keep = ["history", os.path.basename(self._beam_file)]
+        if next_step == "minor":
+            keep += self._restore_model(steps)
+        if self.job.gridded == self.job.core() and os.path.isdir(model):
+            os.rename(model, kept)
+        self._clear(os.path.basename(model), os.path.basename(kept), *keep)
+        with contextlib.chdir(self._scratch):
+            self._make_images(lastcycle=False)
+            _, self._unfitted = self._fitted_beams()
+            if os.path.exists(self._beam_file):
+                with open(self._beam_file) as f:
+                    self._put_beam(json.load(f))
+            for entry in self._history.before(steps):
+                self._repeat(entry)
+            if os.path.isdir(kept):
+                shutil.rmtree(model, ignore_errors=True)
+                os.rename(kept, model)
+            if os.path.isdir(model):
+                self._masking.set_model(model)
+
+    def _repeat(self, entry: Entry) -> None:
+        if entry.name == "start_masks":
+            self._make_masking_images(**entry.arguments)
+            self._masking.mask(full=False)
+        elif entry.name == "minor":
+            self._controls = entry.arguments["controls"]
+            self._masking.imitate_minor(self._controls)
+        else:
+            if entry.model is not None:
+                gridded = self.job.gridded
+                write_model(entry.model, f"{gridded}.residual", f"{gridded}.model")
+                self._major(lastcycle=False)
+                self._set_masking_residual()
+            self._renew_masks(**entry.arguments["masking"])
+
+    def _make_masking_images(self, *, sidelobe: float, beam: Record) -> None:
+        self._masking.make(
+            self.job.core(),
+            shifted(self.job.coordinates, self.job.chunk.start - 1),
+            sidelobe,
+            beam,
+        )
+
+    def _set_masking_residual(self) -> None:
+        job = self.job
+        channels = job.chunk.core_in_gridded
+        self._masking.set_residual(f"{job.gridded}.residual", channels)
+
+    def _renew_masks(self, *, iterated: bool, full: bool, full_cube: bool) -> Record:
+        if iterated:
+            self._masking.count(self._controls)
+        is_full = self._masking.mask(full=full)
+        return {**self._masking.measure(full=full_cube), "full": is_full}
+
+    def _minor_with_masks(self, controls: Record) -> Record:
+        model = f"{self.job.core()}.model"
+        self._controls = controls
+        record = self._masking.minor(controls)
+        if int(record["iterdone"]) > 0 or not os.path.isdir(model):
+            self._masking.put_model(model)
+        self._history.add(self.steps, Entry("minor", {"controls": controls}))
+        self._complete("minor")
+        return record
+
+    def _finish_masks(self, masks: list[str]) -> None:
+        core = self.job.core()
+        self._copy_residual()
+        if not os.path.isdir(f"{core}.model"):
+            self._masking.put_model(f"{core}.model")
+        first, *others = masks
+        self._masking.put_mask(first, f"{core}.mask")
+        for name in others:
+            self._masking.put_mask(name, f"{core}.{name}")
+        self._masking.close()
 
     @property
     def _scratch(self) -> str:
@@ -411,6 +586,13 @@ class ChunkImager:
         )
 
     def _begin_deconvolution(self) -> list[Record]:
+        if self.job.automasks:
+            self._open_deconvolver(usemask="user", nsigma=0.0)
+            self._deconvolver.checkrestoringbeam()
+            record = self._deconvolver.initminorcycle()
+            self._deconvolver.done()
+            self._deconvolver = None
+            return [record]
         if self.job.deconvolves:
             self._open_deconvolver()
             self._deconvolver.checkrestoringbeam()
@@ -499,7 +681,8 @@ def step(job: ChunkJob, steps: int, name: str, arguments: Record) -> Any:
     job : ChunkJob
     steps : int
         Steps of the chunk that are complete.
-    name : {'begin', 'set_beam', 'minor', 'major', 'finish'}
+    name : str
+        'begin', 'set_beam', 'start_masks', 'minor', 'major', 'mask', 'measure' or 'finish'.
     arguments : dict
         Arguments of the method of that name.
 

@@ -177,6 +177,37 @@ def cut_evenly(nchan: int, parts: int, guard: int) -> tuple[Chunk, ...]:
     )
 
 
+def cut_in_blocks(nchan: int, size: int, block: int, guard: int) -> tuple[Chunk, ...]:
+    """Cut `nchan` channels into chunks that do not go beyond blocks of channels.
+
+    Parameters
+    ----------
+    nchan, size, guard : int
+        As for `cut`; the last chunk of each block takes what is left of it.
+    block : int
+        Channels of a block; the first one begins at channel 0.
+
+    Returns
+    -------
+    tuple of Chunk
+    """
+    if nchan < 1 or size < 1 or block < 1 or guard < 0:
+        raise ValueError(
+            f"cannot cut {nchan} channels in blocks of {block} into chunks of {size} "
+            f"with {guard} guards"
+        )
+    starts = [
+        start
+        for first in range(0, nchan, block)
+        for start in range(first, min(first + block, nchan), size)
+    ]
+    stops = [*starts[1:], nchan]
+    return tuple(
+        _chunk(index, start, stop, nchan, guard)
+        for index, (start, stop) in enumerate(zip(starts, stops, strict=True))
+    )
+
+
 def _chunk(index: int, start: int, stop: int, nchan: int, guard: int) -> Chunk:
     below = above = guard
     if stop - start == 1 and guard == 0:

@@ -35,6 +35,9 @@ _ITERATIONS_BEFORE_ROW = 8
 _SMALLEST_BLOCK = 10
 _BLOCK_PIXELS = 8e6
 
+#: What :mod:`ptclean.automask` adds to the records.
+_OWN_FIELDS = ("robustrms", "full")
+
 #: Sum of a mask that is empty.
 ZERO_MASK = 0.0
 
@@ -64,7 +67,11 @@ def join_initialization(records: Sequence[Record]) -> Record:
         # -1 stands for a mask that did not change since the last record, or for none.
         known = all(record["masksum"] >= 0 for record in masked)
         joined["masksum"] = sum(record["masksum"] for record in masked) if known else -1.0
-    return joined
+    if "robustrms" in joined:
+        # With automasking the threshold is that of the noisiest channel, its median included.
+        noisiest = max(records, key=lambda record: float(record["robustrms"]))
+        joined["nsigmathreshold"] = noisiest["nsigmathreshold"]
+    return {name: value for name, value in joined.items() if name not in _OWN_FIELDS}
 
 
 def unchanged(record: Record) -> Record:
@@ -146,6 +153,8 @@ class IterationControl:
     ----------
     major_cycles : int
         Major cycles of the clean, the first residual not counted.
+    minor_cycles, iterations : int
+        Minor cycles, and the iterations of all of them.
     stopcode : int
         tclean's stop code, 0 while it goes on.
     """
@@ -155,6 +164,8 @@ class IterationControl:
         self._block = block
         self._tool: Any = None
         self.major_cycles = 0
+        self.minor_cycles = 0
+        self.iterations = 0
         self.stopcode = 0
 
     def __enter__(self) -> IterationControl:
@@ -204,6 +215,8 @@ class IterationControl:
         """Count the iterations of a minor cycle; returns how many there were."""
         joined = join_execution(records, first_channels, block=self._block)
         self._tool.mergeexecrecord(joined, 0)
+        self.minor_cycles += 1
+        self.iterations += int(joined["iterdone"])
         return int(joined["iterdone"])
 
     def summary(self) -> Record:

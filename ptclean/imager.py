@@ -19,6 +19,7 @@ from typing import Any
 from distributed import Client
 
 from . import beams, images, logs
+from .automask import AUTOMASK, block_of, full_blocks
 from .chunk_imager import ChunkJob
 from .chunks import neighbours
 from .control import IterationControl, block_channels, unchanged
@@ -57,6 +58,7 @@ class ParallelCubeImager:
         nx, ny, _, nchan = plan.shape or (1, 1, 1, 1)
         self._block = block_channels(nx, ny, nchan)
         self._cleans = plan.parameters["niter"] > 0
+        self._automasks = self._cleans and plan.parameters["usemask"] == AUTOMASK
         self._restores = bool(plan.parameters["restoration"])
         self._splitter = CubeSplitter(client, plan.nworkers, self._note)
         self.skipped = 0
@@ -72,6 +74,7 @@ class ParallelCubeImager:
                 restores=self._restores,
                 corrects=bool(plan.parameters["pbcor"]),
                 mask=next(filter(is_path, masks(plan.parameters["mask"])), None),
+                automasks=self._automasks,
             )
             for chunk in plan.chunks
         )
@@ -98,12 +101,12 @@ class ParallelCubeImager:
         """
         try:
             if self._cleans:
-                summary = self._clean()
+                summary, finishing = self._clean()
             else:
-                summary = None
+                summary, finishing = None, {}
                 self._begin(lastcycle=True)
-            if self._restores:
-                self._phase("restoring", "finish", {"beam": self._common_beam()})
+            if self._restores or self._automasks:
+                self._phase("restoring", "finish", {"beam": self._common_beam(), **finishing})
         except BaseException:
             self._splitter.forget(self.jobs[0], wait=False)
             raise
@@ -126,10 +129,13 @@ class ParallelCubeImager:
                 records[job.chunk.index] = record
         return records
 
-    def _clean(self) -> Record:
+    def _clean(self) -> tuple[Record, Record]:
+        """Run all cycles; returns the control's summary, and arguments for the last step."""
         starts = [job.chunk.start for job in self.jobs]
         with IterationControl(self._records.iteration, self._block) as control:
             begun = self._begin(lastcycle=control.is_last_cycle())
+            if self._automasks:
+                begun = self._start_masks(begun)
             control.end_major_cycle(clean=False)
             control.has_converged([before for before, _ in begun])
             state: list[Record] = [after for _, after in begun]
@@ -142,12 +148,90 @@ class ParallelCubeImager:
                     f"Minor cycle {control.major_cycles + 1}: {iterations} iterations down to a "
                     f"cyclethreshold of {controls['cyclethreshold']:.6g} Jy"
                 )
-                state = [unchanged(record) for record in state]
-                if iterations:
+                if self._automasks:
+                    self._renew_masks(control, executed, state)
+                else:
+                    state = [unchanged(record) for record in state]
+                if iterations and not self._automasks:
                     changed = {i for i, r in enumerate(executed) if int(r["iterdone"]) > 0}
                     self._major(control, changed, state)
                 stop = control.has_converged(state) or not iterations
-            return control.summary()
+            return control.summary(), self._last_masks(control)
+
+    def _start_masks(self, begun: list[list[Record]]) -> list[list[Record]]:
+        """Make the first masks; returns the chunks' initialization records."""
+        sidelobe = max(record["maxpsfsidelobe"] for (record,) in begun)
+        blocks: dict[int, list[str]] = {}
+        for job in self.jobs:
+            blocks.setdefault(block_of(job.chunk.start, self._block), []).append(
+                f"{job.core()}.psf"
+            )
+        scratch = os.path.join(self.jobs[0].directory, "block")
+        common = {
+            number: images.common_beam_record(parts, f"{scratch}-{number}")
+            for number, parts in blocks.items()
+        }
+        results = self._steps(
+            "first masks",
+            [
+                Step(
+                    job,
+                    "start_masks",
+                    {
+                        "sidelobe": sidelobe,
+                        "beam": common[block_of(job.chunk.start, self._block)],
+                    },
+                )
+                for job in self.jobs
+            ],
+        )
+        started = [results[job.chunk.index] for job in self.jobs]
+        after = self._with_noise_of_full_cube([after for _, after in started])
+        return [[before, last] for (before, _), last in zip(started, after, strict=True)]
+
+    def _renew_masks(
+        self, control: IterationControl, executed: Sequence[Record], state: list[Record]
+    ) -> None:
+        """Run the major cycles that are wanted, and make all masks anew."""
+        changed = {i for i, record in enumerate(executed) if int(record["iterdone"]) > 0}
+        affected = self._affected(changed)
+        full = full_blocks(
+            [job.chunk.start for job in self.jobs], [r["full"] for r in state], self._block
+        )
+        lastcycle = control.is_last_cycle() if changed else False
+        steps = []
+        for job in self.jobs:
+            masking = {
+                "iterated": control.iterations > 0,
+                "full": full[block_of(job.chunk.start, self._block)],
+                "full_cube": full[0],
+            }
+            if job in affected:
+                steps.append(Step(job, "major", {"lastcycle": lastcycle, "masking": masking}))
+            else:
+                steps.append(Step(job, "mask", masking))
+        results = self._steps(f"major cycle of {len(affected)} chunks, and masks", steps)
+        state[:] = self._with_noise_of_full_cube([results[job.chunk.index] for job in self.jobs])
+        if changed:
+            self.skipped += len(self.jobs) - len(affected)
+            control.end_major_cycle()
+
+    def _with_noise_of_full_cube(self, records: list[Record]) -> list[Record]:
+        """Measure the noise again if the first plane has just been masked all over."""
+        if "robustrms" not in records[0] or not records[0]["full"]:
+            return records
+        again = self._phase("noise", "measure", {"full_cube": True})
+        return [{**old, **new} for old, new in zip(records, again, strict=True)]
+
+    def _last_masks(self, control: IterationControl) -> Record:
+        """Say which masks are left (``PySynthesisImager.hasConverged``)."""
+        if not self._automasks:
+            return {}
+        if control.minor_cycles == 0:
+            return {"masks": ["mask"]}
+        # The masks of the last minor cycle are gone back to if the control says stop. It need not:
+        # a minor cycle without an iteration ends the clean as well.
+        return {"masks": ["prev.mask"] if control.stopcode > 0 else ["mask", "prev.mask"]}
 
     def _common_beam(self) -> list[str] | None:
         """Find the beam for ``restoringbeam='common'``: that of the whole cube, by CASA."""
@@ -162,11 +246,7 @@ class ParallelCubeImager:
         self, control: IterationControl, changed: Collection[int], state: list[Record]
     ) -> None:
         """Run the major cycle of the chunks that saw a model change, and renew their records."""
-        affected = [
-            job
-            for job in self.jobs
-            if job.chunk.index in changed or any(n.index in changed for n in job.neighbours)
-        ]
+        affected = self._affected(changed)
         self.skipped += len(self.jobs) - len(affected)
         renewed = self._phase(
             "major cycle", "major", {"lastcycle": control.is_last_cycle()}, affected
@@ -174,6 +254,14 @@ class ParallelCubeImager:
         for job, record in zip(affected, renewed, strict=True):
             state[job.chunk.index] = record
         control.end_major_cycle()
+
+    def _affected(self, changed: Collection[int]) -> list[ChunkJob]:
+        """Chunks that see a model change, among their core or guard channels."""
+        return [
+            job
+            for job in self.jobs
+            if job.chunk.index in changed or any(n.index in changed for n in job.neighbours)
+        ]
 
     def _phase(
         self,
@@ -184,13 +272,18 @@ class ParallelCubeImager:
     ) -> list[Any]:
         """Run one step of all, or of some, chunks; results in the order of the chunks."""
         jobs = self.jobs if jobs is None else jobs
+        results = self._steps(title, [Step(job, name, arguments) for job in jobs])
+        return [results[job.chunk.index] for job in jobs]
+
+    def _steps(self, title: str, steps: Sequence[Step]) -> dict[int, Any]:
+        """Run steps of different chunks; results by the chunk's index."""
         started = time.monotonic()
-        results = self._splitter.run(Step(job, name, arguments) for job in jobs)
+        results = self._splitter.run(steps)
         logs.post(
-            f"Phase {title}: {len(jobs)} of {len(self.jobs)} chunks, "
+            f"Phase {title}: {len(steps)} of {len(self.jobs)} chunks, "
             f"{time.monotonic() - started:.1f} s"
         )
-        return [results[job.chunk.index] for job in jobs]
+        return results
 
     @staticmethod
     def _note(step: Step, outcome: Outcome) -> None:

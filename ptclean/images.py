@@ -26,7 +26,7 @@ from .records import Record
 SLAB_BYTES = 2**28
 
 #: First part of the extensions of tclean's images.
-_PRODUCTS = frozenset("alpha beta gridwt image mask model pb psf residual sumwt weight".split())
+_PRODUCTS = frozenset("alpha beta gridwt image mask model pb prev psf residual sumwt weight".split())
 
 
 def cut(source: str, target: str, channels: slice, *, pol: int | None = None) -> None:
@@ -179,6 +179,15 @@ def common_beam(parts: Sequence[str], scratch: str) -> list[str]:
     list of str
         Major axis, minor axis and position angle, to the last digit.
     """
+    beam = common_beam_record(parts, scratch)
+    return [
+        f"{beam[axis]['value']!r}{beam[axis]['unit']}"
+        for axis in ("major", "minor", "positionangle")
+    ]
+
+
+def common_beam_record(parts: Sequence[str], scratch: str) -> Record:
+    """Find the beam of `common_beam` as an entry of ``imageinfo``."""
     shapes = [_shape(part) for part in parts]
     nchan = sum(shape[3] for shape in shapes)
     infos = [image_info(part) for part in parts]
@@ -189,14 +198,13 @@ def common_beam(parts: Sequence[str], scratch: str) -> list[str]:
     set_image_info(scratch, info)
     with open_image(scratch) as im:
         found = im.commonbeam()
-    axes = [f"{found[axis]['value']!r}{found[axis]['unit']}" for axis in ("major", "minor")]
-    angle = found["pa"]["value"]
+    angle = {"value": found["pa"]["value"], "unit": "deg"}
     largest = beams.largest(beams.plane_beams(info, nchan))
-    if largest is not None and largest["positionangle"]["value"] == angle:
-        # One of the beams will do for all, as it stands.
-        return [*axes, f"{angle!r}deg"]
-    # CASA constructs others in radians, and so writes them into images.
-    return [*axes, f"{math.radians(angle)!r}rad"]
+    if largest is None or largest["positionangle"]["value"] != angle["value"]:
+        # None of the beams will do for all: CASA constructs one, in radians, and so writes it
+        # into images.
+        angle = {"value": math.radians(angle["value"]), "unit": "rad"}
+    return {"major": found["major"], "minor": found["minor"], "positionangle": angle}
 
 
 def set_history(path: str, origin: str, lines: Sequence[str]) -> None:

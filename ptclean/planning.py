@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from . import images, memory
+from .automask import AUTOMASK
 from .axis import (
     CubeAxes,
     SelectedData,
@@ -23,6 +24,7 @@ from .axis import (
 )
 from .chunks import Chunk, guard_channels
 from .config import setting
+from .control import block_channels
 from .errors import ParameterError
 from .memory import ImageSize
 from .parameters import absolute_paths, imaging_records
@@ -197,6 +199,7 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         nworkers=own["nworkers"],
         chanchunks=own["chanchunks"],
         cleans=cleans,
+        block=block_channels(nx, ny, nchan) if cleans and _automasks(tclean) else None,
     )
     largest = max(chunk.gridded_channels for chunk in sizing.chunks)
     return Plan(
@@ -268,6 +271,10 @@ def check_parameters(tclean: dict[str, Any]) -> None:
             )
 
 
+def _automasks(tclean: dict[str, Any]) -> bool:
+    return bool(tclean["usemask"] == AUTOMASK)
+
+
 def _differences(tclean: dict[str, Any]) -> tuple[str, ...]:
     """Say in what the images may differ from tclean's; only what the user has asked for."""
     if tclean["gridder"] != "mosaic":
@@ -312,6 +319,8 @@ def _reason_in_data(
         name = f"{tclean['imagename']}.{product}"
         if images.shape_and_coordinates(name)[0] != axes.shape:
             return f"{name} exists with another shape, and what that means is tclean's to say"
+    if _automasks(tclean) and axes.nchan == 1:
+        return f"usemask={AUTOMASK!r} for one channel, which leaves nothing to share"
     chosen_here = own["nworkers"] == 0 and own["chanchunks"] == -1
     seconds = tclean_seconds(size, axes.nchan, data.rows, cleans=tclean["niter"] > 0)
     fits = memory.casa_requirement(size, axes.nchan) < casa_memory() * memory.USABLE

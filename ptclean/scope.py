@@ -20,7 +20,7 @@ _KNOWN: dict[str, Collection[Any]] = {
     "specmode": ("cube",),
     "gridder": ("standard", "mosaic"),
     "deconvolver": ("hogbom", "clark", "multiscale"),
-    "usemask": ("user", "pb"),
+    "usemask": ("user", "pb", "auto-multithresh"),
     "weighting": ("natural", "uniform", "radial", "briggs", "briggsabs"),
     "interpolation": ("nearest", "linear"),
     "stokes": ("I", "XX", "YY", "RR", "LL", "Q", "U", "V", "pseudoI"),
@@ -158,6 +158,8 @@ def reason_for_serial(
     for name in parameters:
         if name not in heard_of and parameters[name] != defaults[name]:
             return f"{name}={parameters[name]!r}"
+    if parameters["usemask"] == "auto-multithresh" and "prev.mask" in existing:
+        return f"{parameters['imagename']}.prev.mask exists, which tclean may take for its own"
     for product in _CONTINUED:
         if product in existing:
             return f"{parameters['imagename']}.{product} exists and restart=True goes on from it"

@@ -77,6 +77,7 @@ def size_run(
     nworkers: int = 0,
     chanchunks: int = -1,
     cleans: bool = True,
+    block: int | None = None,
 ) -> Sizing:
     """Choose workers and chunks.
 
@@ -93,6 +94,8 @@ def size_run(
         ptclean's parameters: 0 and -1 leave the choice here.
     cleans : bool
         Whether there are minor cycles.
+    block : int, optional
+        Channels of a block that no chunk may go beyond.
 
     Returns
     -------
@@ -142,6 +145,14 @@ def size_run(
         largest = max(1, largest_gridded(size, share) - 2 * guard)
         parts = cutting.choose_parts(nchan, fitting, largest, cleans=cleans, pixels=size.pixels)
         chunks = cutting.cut_evenly(nchan, parts, guard)
+    if block is not None:
+        longest = max(chunk.channels for chunk in chunks)
+        chunks = cutting.cut_in_blocks(nchan, longest, block, guard)
+        if chanchunks > 0 and block < nchan and (chanchunks > block or block % chanchunks):
+            warnings.append(
+                f"chanchunks={chanchunks}: chunks end where the blocks of {block} channels end "
+                "for which CASA makes masks at a time. The images are the same"
+            )
     return Sizing(
         nworkers=min(fitting, len(chunks)),
         chunks=chunks,

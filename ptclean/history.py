@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the steps of a chunk were given, on disk: enough to go through them again.
+
+Only for chunks whose tools hold a state that cannot be read (:mod:`ptclean.automask`). Models are
+kept as their components, which are few.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import images
+from .casa_io import open_image
+from .records import Record
+
+#: Of each channel: positions of the components in the plane, raveled, and their values.
+Components = list[tuple[NDArray[np.int64], NDArray[np.float64]]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One step.
+
+    Attributes
+    ----------
+    name : str
+    arguments : dict
+    model : list or None
+        Components of the gridded model, of a step that grids.
+    """
+
+    name: str
+    arguments: Record
+    model: Components | None = None
+
+
+class History:
+    """Steps of a chunk.
+
+    Parameters
+    ----------
+    folder : str
+        Where they are kept; made if need be.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def add(self, step: int, entry: Entry) -> None:
+        """Keep what the step of a number was given, in the place of what was kept before."""
+        os.makedirs(self._folder, exist_ok=True)
+        path = os.path.join(self._folder, f"{step:06d}")
+        with open(f"{path}.new", "wb") as f:
+            pickle.dump(entry, f)
+        # A file that is not complete never has the name of one that is.
+        os.replace(f"{path}.new", path)
+
+    def before(self, step: int) -> list[Entry]:
+        """Return what was kept of the steps before a number, in order."""
+        if not os.path.isdir(self._folder):
+            return []
+        entries = []
+        for name in sorted(os.listdir(self._folder)):
+            if name.isdigit() and int(name) < step:
+                with open(os.path.join(self._folder, name), "rb") as f:
+                    entries.append(pickle.load(f))
+        return entries
+
+
+def components(model: str) -> Components:
+    """Read the components of a model image with one Stokes plane."""
+    found = []
+    with open_image(model) as im:
+        nx, ny, _, nchan = (int(n) for n in im.shape())
+        for channel in range(nchan):
+            plane = im.getchunk([0, 0, 0, channel], [nx - 1, ny - 1, 0, channel]).ravel()
+            where = np.flatnonzero(plane)
+            found.append((where, plane[where]))
+    return found
+
+
+def write_model(found: Components, template: str, target: str) -> None:
+    """Write components into a model image, which is made with the axes of `template` if need be."""
+    if not os.path.isdir(target):
+        images.empty_model(template, target)
+    with open_image(target) as im:
+        nx, ny = (int(n) for n in im.shape()[:2])
+        for channel, (where, values) in enumerate(found):
+            plane: NDArray[Any] = np.zeros(nx * ny)
+            plane[where] = values
+            im.putchunk(plane.reshape(nx, ny, 1, 1), blc=[0, 0, 0, channel])
