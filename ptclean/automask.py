@@ -27,6 +27,7 @@ of each (:meth:`ptclean.chunk_imager.ChunkImager.recover`).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from typing import Any
@@ -38,8 +39,8 @@ from . import images
 from .casa_io import open_image
 from .records import Record
 
-#: Value of tclean's `usemask` that this module is about.
-AUTOMASK = "auto-multithresh"
+#: Warnings of CASA's that speak of the channels that it masks at a time, of a chunk here.
+_OF_A_CHUNK = re.compile("No regions found|used .* threshold to mask|had all regions removed")
 
 #: Peak of the stand-in where it must see an iteration, and a threshold that no other channel
 #: reaches, in Jy.
@@ -267,14 +268,17 @@ def without_stand_in(record: Record) -> Record:
     return {**record, "summaryminor": summary}
 
 
+def speaks_of_a_chunk(message: str) -> bool:
+    """Tell whether a warning is about the masks of a chunk being empty; others need not be."""
+    return _OF_A_CHUNK.search(message) is not None
+
+
 def block_of(start: int, block: int) -> int:
     """Number of the block of channels that a channel belongs to."""
     return start // block
 
 
-def full_blocks(
-    starts: Iterable[int], full: Iterable[bool], block: int
-) -> dict[int, bool]:
+def full_blocks(starts: Iterable[int], full: Iterable[bool], block: int) -> dict[int, bool]:
     """Tell of each block whether its first plane is masked all over.
 
     Parameters

@@ -278,7 +278,7 @@ class ChunkImager:
             The deconvolver's initialization records, before and after; see `mask`.
         """
         with contextlib.chdir(self._scratch):
-            arguments = {"sidelobe": sidelobe, "beam": beam}
+            arguments: Record = {"sidelobe": sidelobe, "beam": beam}
             self._make_masking_images(**arguments)
             before = self._masking.measure(full=False)
             after = self._renew_masks(iterated=False, full=False, full_cube=False)

@@ -14,19 +14,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from distributed import Client
 
 from . import beams, images, logs
-from .automask import AUTOMASK, block_of, full_blocks
+from .automask import block_of, full_blocks, speaks_of_a_chunk
 from .chunk_imager import ChunkJob
 from .chunks import neighbours
-from .control import IterationControl, block_channels, unchanged
+from .control import ZERO_MASK, IterationControl, block_channels, unchanged
 from .planning import Plan
 from .products import Assembly, assemble, assemblies
 from .records import Record
-from .scope import is_path, masks
+from .scope import AUTOMASK, is_path, masks
 from .splitter import CubeSplitter, Step
 from .worker import Outcome
 
@@ -186,6 +187,8 @@ class ParallelCubeImager:
             ],
         )
         started = [results[job.chunk.index] for job in self.jobs]
+        if all(last["masksum"] == ZERO_MASK for _, last in started):
+            logs.post("No regions found by automasking", "WARN")
         after = self._with_noise_of_full_cube([after for _, after in started])
         return [[before, last] for (before, _), last in zip(started, after, strict=True)]
 
@@ -287,4 +290,7 @@ class ParallelCubeImager:
 
     @staticmethod
     def _note(step: Step, outcome: Outcome) -> None:
+        if step.job.automasks:
+            warnings = [line for line in outcome.warnings if not speaks_of_a_chunk(line.message)]
+            outcome = replace(outcome, warnings=warnings)
         logs.forward_warnings(outcome)

@@ -26,7 +26,9 @@ from .records import Record
 SLAB_BYTES = 2**28
 
 #: First part of the extensions of tclean's images.
-_PRODUCTS = frozenset("alpha beta gridwt image mask model pb prev psf residual sumwt weight".split())
+_PRODUCTS = frozenset(
+    "alpha beta gridwt image mask model pb prev psf residual sumwt weight".split()
+)
 
 
 def cut(source: str, target: str, channels: slice, *, pol: int | None = None) -> None:

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from . import images, memory
-from .automask import AUTOMASK
 from .axis import (
     CubeAxes,
     SelectedData,
@@ -29,7 +28,7 @@ from .errors import ParameterError
 from .memory import ImageSize
 from .parameters import absolute_paths, imaging_records
 from .records import ImagingRecords
-from .scope import is_path, masks, reason_for_serial
+from .scope import AUTOMASK, is_path, masks, reason_for_serial
 from .sizing import Machine, size_run, tclean_seconds
 
 #: ptclean's own parameters, at the end of its signature.

@@ -15,12 +15,15 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+#: Value of `usemask` with which CASA makes the masks.
+AUTOMASK = "auto-multithresh"
+
 #: Values with which the engine is known to give tclean's cube.
 _KNOWN: dict[str, Collection[Any]] = {
     "specmode": ("cube",),
     "gridder": ("standard", "mosaic"),
     "deconvolver": ("hogbom", "clark", "multiscale"),
-    "usemask": ("user", "pb", "auto-multithresh"),
+    "usemask": ("user", "pb", AUTOMASK),
     "weighting": ("natural", "uniform", "radial", "briggs", "briggsabs"),
     "interpolation": ("nearest", "linear"),
     "stokes": ("I", "XX", "YY", "RR", "LL", "Q", "U", "V", "pseudoI"),
@@ -59,6 +62,11 @@ _RULES = (
     # An image is looked at later, when the grid of the cube is known.
     _Rule("mask", lambda p: all(is_sky_region(m) or is_path(m) for m in masks(p["mask"]))),
     _Rule("facets", lambda p: p["facets"] == 1),
+    # The stop code of a channel depends on the noise of those before it (``SDAlgorithmBase``).
+    _Rule(
+        "fullsummary",
+        lambda p: not (p["fullsummary"] and p["nsigma"] > 0 and p["usemask"] == AUTOMASK),
+    ),
     # tclean itself refuses or warns; let it.
     _Rule("nmajor", lambda p: p["nmajor"] >= -1),
     _Rule("niter", lambda p: p["niter"] >= 0),
@@ -158,7 +166,7 @@ def reason_for_serial(
     for name in parameters:
         if name not in heard_of and parameters[name] != defaults[name]:
             return f"{name}={parameters[name]!r}"
-    if parameters["usemask"] == "auto-multithresh" and "prev.mask" in existing:
+    if parameters["usemask"] == AUTOMASK and "prev.mask" in existing:
         return f"{parameters['imagename']}.prev.mask exists, which tclean may take for its own"
     for product in _CONTINUED:
         if product in existing:
