@@ -580,6 +580,9 @@ class ChunkImager:
     def _open_deconvolver(self, **changes: Any) -> None:
         if self.job.mask:
             changes["mask"] = self._mask
+        if self.job.automasks:
+            # tclean makes no use of a mask that it is given with automasking.
+            changes["mask"] = ""
         self._deconvolver = synthesisdeconvolver()
         self._deconvolver.setupdeconvolution(
             decpars=self.job.records.named(self.job.core()).deconvolution | changes

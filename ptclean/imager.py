@@ -74,11 +74,15 @@ class ParallelCubeImager:
                 cleans=self._cleans,
                 restores=self._restores,
                 corrects=bool(plan.parameters["pbcor"]),
-                mask=next(filter(is_path, masks(plan.parameters["mask"])), None),
+                mask=None if self._automasks else self._mask_image(plan),
                 automasks=self._automasks,
             )
             for chunk in plan.chunks
         )
+
+    @staticmethod
+    def _mask_image(plan: Plan) -> str | None:
+        return next(filter(is_path, masks(plan.parameters["mask"])), None)
 
     def run(self, history: Sequence[str]) -> tuple[Record | None, dict[str, Assembly]]:
         """Make the images of all chunks, and of them those of the cube, in the work directory.

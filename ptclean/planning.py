@@ -320,6 +320,8 @@ def _reason_in_data(
             return f"{name} exists with another shape, and what that means is tclean's to say"
     if _automasks(tclean) and axes.nchan == 1:
         return f"usemask={AUTOMASK!r} for one channel, which leaves nothing to share"
+    if _automasks(tclean) and axes.shape[2] != 1:
+        return f"usemask={AUTOMASK!r} for several Stokes planes"
     chosen_here = own["nworkers"] == 0 and own["chanchunks"] == -1
     seconds = tclean_seconds(size, axes.nchan, data.rows, cleans=tclean["niter"] > 0)
     fits = memory.casa_requirement(size, axes.nchan) < casa_memory() * memory.USABLE

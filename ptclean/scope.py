@@ -91,6 +91,10 @@ _HANDED_ON = frozenset(
 #: Products that tclean, with restart=True, goes on from instead of making them anew.
 _CONTINUED = ("model", "mask")
 
+#: Products that its automasking goes on from: it takes a ``.prev.mask`` for one of its own, which
+#: it makes in each minor cycle and goes back to at the end.
+_CONTINUED_MASKS = ("prev.mask", "mask", "model")
+
 
 def masks(mask: Any) -> list[Any]:
     """Masks in a parameter `mask`: none, one, or a list of them."""
@@ -166,8 +170,13 @@ def reason_for_serial(
     for name in parameters:
         if name not in heard_of and parameters[name] != defaults[name]:
             return f"{name}={parameters[name]!r}"
-    if parameters["usemask"] == AUTOMASK and "prev.mask" in existing:
-        return f"{parameters['imagename']}.prev.mask exists, which tclean may take for its own"
+    if parameters["usemask"] == AUTOMASK:
+        for product in _CONTINUED_MASKS:
+            if product in existing:
+                return (
+                    f"{parameters['imagename']}.{product} exists, from which "
+                    f"usemask={AUTOMASK!r} goes on"
+                )
     for product in _CONTINUED:
         if product in existing:
             return f"{parameters['imagename']}.{product} exists and restart=True goes on from it"

@@ -11,6 +11,7 @@ from ptclean.chunks import (
     choose_parts,
     cut,
     cut_evenly,
+    cut_in_blocks,
     guard_channels,
     neighbours,
     smallest_useful_chunk,
@@ -214,3 +215,24 @@ def test_useful_size_falls_with_the_pixels(one, other):
 def test_memory_decides_where_it_is_short():
     assert choose_parts(100, 4, 7, cleans=False, pixels=512**2) == 16
     assert choose_parts(10, 4, 1, cleans=False, pixels=512**2) == 10
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 100), st.integers(0, 3))
+def test_chunks_do_not_go_beyond_blocks(nchan, size, block, guard):
+    made = cut_in_blocks(nchan, size, block, guard)
+    assert [channel for chunk in made for channel in range(chunk.start, chunk.stop)] == list(
+        range(nchan)
+    )
+    assert all(chunk.start // block == (chunk.stop - 1) // block for chunk in made)
+    assert all(chunk.channels <= size for chunk in made)
+    assert [chunk.index for chunk in made] == list(range(len(made)))
+
+
+def test_block_as_long_as_the_cube_changes_nothing():
+    assert cut_in_blocks(23, 5, 23, 1) == cut(23, 5, 1)
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 1, 0), (1, 0, 1, 0), (1, 1, 0, 0), (1, 1, 1, -1)])
+def test_impossible_blocks_are_refused(numbers):
+    with pytest.raises(ValueError, match="cannot cut"):
+        cut_in_blocks(*numbers)

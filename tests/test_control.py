@@ -104,6 +104,17 @@ def test_chunk_that_was_left_out_reports_its_mask_as_casa_does():
     assert unchanged(before(1.0, 0)) == before(1.0, 0)
 
 
+def test_threshold_of_the_noisiest_chunk_counts_if_it_is_known():
+    """With automasking a channel's median is part of it."""
+    joined = join_initialization(
+        [
+            before(1.0, 5, nsigmathreshold=0.5, robustrms=0.1, full=False),
+            before(1.0, 5, nsigmathreshold=0.4, robustrms=0.2, full=True),
+        ]
+    )
+    assert joined == before(1.0, 10, nsigmathreshold=0.4)
+
+
 # Records after a minor cycle
 
 

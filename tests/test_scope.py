@@ -17,7 +17,7 @@ TAKEN = {
     "specmode": {"cube"},
     "gridder": {"standard"},
     "deconvolver": {"hogbom", "clark", "multiscale"},
-    "usemask": {"user", "pb"},
+    "usemask": {"user", "pb", "auto-multithresh"},
     "weighting": {"natural", "uniform", "radial", "briggs", "briggsabs"},
     "interpolation": {"nearest", "linear"},
     "stokes": {"I", "Q", "U", "V", "XX", "YY", "RR", "LL", "pseudoI"},
@@ -143,6 +143,22 @@ def test_file_is_not_taken_for_a_region():
 def test_images_that_tclean_goes_on_from_are_a_reason(product):
     reason = reason_for_serial(CUBE, DEFAULTS, {"image", "psf", product})
     assert reason == f"/images/line.{product} exists and restart=True goes on from it"
+
+
+@pytest.mark.parametrize("product", ["model", "mask", "prev.mask"])
+def test_images_that_automasking_goes_on_from_are_a_reason(product):
+    automasked = CUBE | {"usemask": "auto-multithresh"}
+    reason = reason_for_serial(automasked, DEFAULTS, {"image", product})
+    assert reason.startswith(f"/images/line.{product} exists")
+    if product == "prev.mask":
+        assert reason_for_serial(CUBE, DEFAULTS, {product}) is None
+
+
+@pytest.mark.parametrize(("missing", "value"), [("fullsummary", False), ("nsigma", 0.0)])
+def test_stop_codes_with_noise_and_masks_are_tcleans(missing, value):
+    noisy = CUBE | {"usemask": "auto-multithresh", "fullsummary": True, "nsigma": 3.0}
+    assert reason_for_serial(noisy, DEFAULTS) == "fullsummary=True"
+    assert reason_for_serial(noisy | {missing: value}, DEFAULTS) is None
 
 
 def test_images_that_are_made_anew_are_none():

@@ -209,3 +209,25 @@ def test_cleaning_takes_longer(side, nchan, rows):
     size = ImageSize(side, side)
     dirty = tclean_seconds(size, nchan, rows, cleans=False)
     assert 0 < dirty < tclean_seconds(size, nchan, rows, cleans=True)
+
+
+@given(runs(), st.integers(1, 100))
+def test_chunks_stay_within_blocks(run, block):
+    arguments, options = run
+    try:
+        whole, blocks = (
+            size_run(*arguments, **options),
+            size_run(*arguments, **options, block=block),
+        )
+    except MemoryError:
+        return
+    assert all(c.start // block == (c.stop - 1) // block for c in blocks.chunks)
+    assert max(c.channels for c in blocks.chunks) <= max(c.channels for c in whole.chunks)
+    assert blocks.worker_memory <= whole.worker_memory
+
+
+@pytest.mark.parametrize(("chanchunks", "said"), [(5, False), (10, False), (4, True), (25, True)])
+def test_chunks_other_than_asked_for_are_told(chanchunks, said):
+    machine = Machine(2, 16 * GIB)
+    sizing = size_run(SMALL, 40, 1, machine, chanchunks=chanchunks, block=10)
+    assert any("blocks of 10 channels" in text for text in sizing.warnings) is said

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``usemask='auto-multithresh'`` in chunks: tclean's masks, and with them all else of tclean's."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from casatasks import tclean
+
+from compare_images import list_products
+from ptclean import DaskClusterManager, plan, ptclean
+from ptclean.automask import full_blocks, speaks_of_a_chunk, without_stand_in
+from ptclean.history import Entry, History
+from same_images import assert_same_images, assert_same_return, pieces, pixels
+
+#: ALMA's parameters for its shorter baselines; a cube of six channels, one without emission.
+CUBE: dict[str, Any] = {
+    "datacolumn": "data",
+    "specmode": "cube",
+    "imsize": 64,
+    "cell": "0.11arcsec",
+    "start": 3,
+    "nchan": 6,
+    "weighting": "briggs",
+    "pbcor": True,
+    "niter": 100_000,
+    "threshold": "12mJy",
+    "usemask": "auto-multithresh",
+    "sidelobethreshold": 2.0,
+    "noisethreshold": 4.25,
+    "lownoisethreshold": 1.5,
+    "minbeamfrac": 0.3,
+}
+
+#: In chunks of several sizes.
+CASES: dict[str, dict[str, Any]] = {
+    "ALMA": {},
+    "negative": {"negativethreshold": 3.0, "fastnoise": False, "niter": 900, "cycleniter": 60},
+}
+
+#: In chunks of two channels.
+MORE: dict[str, dict[str, Any]] = {
+    "defaults": {
+        "sidelobethreshold": 1.0,
+        "noisethreshold": 5.0,
+        "minbeamfrac": 0.0,
+        "fullsummary": True,
+        "nmajor": 4,
+    },
+    "clark, nsigma": {
+        "deconvolver": "clark",
+        "threshold": "",
+        "nsigma": 4.0,
+        "pbmask": 0.4,
+        "fastnoise": False,
+    },
+    "multiscale, nsigma": {
+        "deconvolver": "multiscale",
+        "scales": [0, 3],
+        "threshold": "",
+        "nsigma": 4.0,
+        "restoringbeam": "common",
+    },
+    "masks that stop": {"minpercentchange": 20.0, "threshold": "4mJy", "niter": 2500},
+    "masks that never stop": {"minpercentchange": -1.0, "threshold": "4mJy", "niter": 2500},
+    "growth": {
+        "dogrowprune": False,
+        "growiterations": 30,
+        "smoothfactor": 2.0,
+        "cutthreshold": 0.05,
+        "verbose": True,
+    },
+    # tclean makes no use of a mask that it is given as well.
+    "no growth": {"growiterations": 0, "mask": "circle[[20pix,20pix],9pix]"},
+}
+
+
+@pytest.fixture(scope="module")
+def ms(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Four sources with lines in the middle half of 16 channels, and no continuum."""
+    from simulate_ms import simulate
+
+    path = tmp_path_factory.mktemp("line") / "line.ms"
+    simulate(path, continuum=0.0)
+    return str(path)
+
+
+Reference = tuple[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, ms: str) -> Callable[[str], Reference]:
+    """Images and returned dictionary of serial tclean, made once for each case."""
+    made: dict[str, Reference] = {}
+
+    def get(case: str) -> Reference:
+        if case not in made:
+            name = str(tmp_path_factory.mktemp("tclean") / "cube")
+            made[case] = (name, tclean(ms, imagename=name, **(CUBE | (CASES | MORE)[case])))
+            assert pieces(name) == 1, "CASA has cut the reference: it is not to be trusted"
+        return made[case]
+
+    return get
+
+
+def channels_masked(imagename: str | Path) -> list[int]:
+    """Pixels in the mask of each channel."""
+    return [int(n) for n in pixels(f"{imagename}.mask").sum((0, 1, 2))]
+
+
+def image_in_chunks(ms: str, folder: Path, chanchunks: int, **arguments: Any) -> dict[str, Any]:
+    own = {"nworkers": 2, "chanchunks": chanchunks}
+    name = str(folder / "ptclean")
+    made = plan(ms, imagename=name, **own, **arguments)
+    assert made.serial is None, f"not in chunks: {made.serial}"
+    found: dict[str, Any] = ptclean(ms, imagename=name, **own, **arguments)
+    return found
+
+
+@pytest.mark.parametrize("chanchunks", [1, 4, 6])
+@pytest.mark.parametrize("case", CASES)
+def test_same_cube(
+    case: str,
+    chanchunks: int,
+    ms: str,
+    reference: Callable[[str], Reference],
+    cluster: DaskClusterManager,
+    tmp_path: Path,
+) -> None:
+    imagename, expected = reference(case)
+    found = image_in_chunks(ms, tmp_path, chanchunks, **(CUBE | CASES[case]))
+    assert_same_images(imagename, tmp_path / "ptclean")
+    assert_same_return(expected, found)
+    assert set(list_products(imagename)) == {
+        p.name.removeprefix("ptclean") for p in tmp_path.iterdir()
+    }
+    assert expected["nmajordone"] >= 6
+
+
+def test_cases_are_not_trivial(reference: Callable[[str], Reference]) -> None:
+    """Some channels have masks and some have none, masks differ, and each parameter matters."""
+    masked = {case: channels_masked(reference(case)[0]) for case in CASES | MORE}
+    assert 0 in masked["ALMA"]
+    assert len(set(masked["ALMA"])) >= 4
+    for case in (CASES | MORE).keys() - {"ALMA"}:
+        assert masked[case] != masked["ALMA"] or (
+            reference(case)[1]["iterdone"] != reference("ALMA")[1]["iterdone"]
+        ), case
+    assert masked["masks that stop"] != masked["masks that never stop"]
+
+
+@pytest.mark.parametrize("case", MORE)
+def test_same_cube_in_other_calls(
+    case: str,
+    ms: str,
+    reference: Callable[[str], Reference],
+    cluster: DaskClusterManager,
+    tmp_path: Path,
+) -> None:
+    imagename, expected = reference(case)
+    found = image_in_chunks(ms, tmp_path, 2, **(CUBE | MORE[case]))
+    assert_same_images(imagename, tmp_path / "ptclean")
+    assert_same_return(expected, found)
+    assert expected["nmajordone"] >= 4
+
+
+#: Ends of the clean that are not the usual one, and what tclean returns.
+ENDS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
+    "nothing found": ({"noisethreshold": 1000.0}, {"iterdone": 0, "stopcode": 7}),
+    "nothing to do": ({"threshold": "9Jy"}, {"iterdone": 0, "stopcode": 2}),
+    # tclean then leaves the masks of both before and after the minor cycle.
+    "no iteration": ({"minpsffraction": 1.5, "maxpsffraction": 2.0}, {"iterdone": 0}),
+    # The first plane's mask tells CASA where to look for the noise of all.
+    "masked all over": (
+        {
+            "noisethreshold": 0.0,
+            "sidelobethreshold": 0.0,
+            "lownoisethreshold": 0.0,
+            "minbeamfrac": 0.0,
+            "pblimit": -0.2,
+            "pbcor": False,
+            "fastnoise": False,
+            "nsigma": 3.0,
+            "niter": 200,
+            "cycleniter": 10,
+        },
+        {"stopcode": 1},
+    ),
+    "blank channels": (
+        {"start": "", "width": "0.6MHz", "nchan": 8, "niter": 300, "fastnoise": False},
+        {"stopcode": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_same_end(end: str, ms: str, cluster: DaskClusterManager, tmp_path: Path) -> None:
+    arguments, returned = ENDS[end]
+    expected = tclean(ms, imagename=str(tmp_path / "tclean"), **(CUBE | arguments))
+    found = image_in_chunks(ms, tmp_path, 2, **(CUBE | arguments))
+    assert_same_images(tmp_path / "tclean", tmp_path / "ptclean")
+    assert_same_return(expected, found)
+    assert {key: found[key] for key in returned} == returned
+    if end == "no iteration":
+        assert ".prev.mask" in list_products(tmp_path / "ptclean")
+    if end == "masked all over":
+        assert channels_masked(tmp_path / "ptclean") == [64 * 64] * 6
+    if end == "blank channels":
+        assert 0 in pixels(tmp_path / "ptclean.sumwt"), "no plane was blank"
+
+
+def test_killed_workers_change_nothing(
+    ms: str, reference: Callable[[str], Reference], tmp_path: Path
+) -> None:
+    """What only a deconvolver knew is found again by going through the cycles."""
+    choose = random.Random(1)
+    killed: list[int] = []
+    over = threading.Event()
+
+    def kill_now_and_then() -> None:
+        # Not before the first masks, which are the beginning of what has to be found again.
+        while not over.wait(0.05) and not list(tmp_path.glob("ptclean.ptclean/chunk-*/history")):
+            pass
+        while not over.wait(choose.uniform(0.8, 1.4)) and len(killed) < 3:
+            workers = [
+                process
+                for process in psutil.Process().children(recursive=True)
+                if any("spawn_main" in word for word in process.cmdline())
+            ]
+            if workers:
+                victim = choose.choice(workers)
+                victim.kill()
+                killed.append(victim.pid)
+
+    imagename, expected = reference("negative")
+    thread = threading.Thread(target=kill_now_and_then)
+    thread.start()
+    try:
+        found = image_in_chunks(ms, tmp_path, 2, **(CUBE | CASES["negative"]))
+    finally:
+        over.set()
+        thread.join()
+    assert killed, "the run was over before a worker was killed"
+    assert_same_images(imagename, tmp_path / "ptclean")
+    assert_same_return(expected, found)
+
+
+SERIAL: dict[str, dict[str, Any]] = {
+    "fullsummary=True": {"fullsummary": True, "nsigma": 4.0, "threshold": ""},
+    "usemask='auto-multithresh' for one channel": {"start": 7, "nchan": 1, "niter": 100},
+}
+
+
+@pytest.mark.parametrize("reason", SERIAL)
+def test_what_the_engine_cannot_do_is_tcleans(
+    reason: str, ms: str, tmp_path: Path, log: Callable[[], str]
+) -> None:
+    arguments = CUBE | SERIAL[reason]
+    expected = tclean(ms, imagename=str(tmp_path / "tclean"), **arguments)
+    found = ptclean(ms, imagename=str(tmp_path / "ptclean"), nworkers=2, **arguments)
+    assert_same_images(tmp_path / "tclean", tmp_path / "ptclean")
+    assert_same_return(expected, found)
+    (line,) = [line for line in log().splitlines() if "ptclean runs tclean serially" in line]
+    assert reason in line
+
+
+def test_mask_of_an_earlier_run_is_tcleans_to_judge(ms: str, tmp_path: Path) -> None:
+    """tclean takes a .prev.mask that it finds for one of its own."""
+    name = str(tmp_path / "cube")
+    os.mkdir(f"{name}.prev.mask")
+    Path(f"{name}.prev.mask/table.dat").touch()
+    assert "prev.mask exists" in (plan(ms, imagename=name, nworkers=2, **CUBE).serial or "")
+
+
+def test_log_speaks_of_the_cube_not_of_chunks(
+    ms: str, cluster: DaskClusterManager, tmp_path: Path, log: Callable[[], str]
+) -> None:
+    image_in_chunks(ms, tmp_path, 1, **(CUBE | {"niter": 20}))
+    assert "No regions found" not in log()
+    for number, found in enumerate((False, True)):
+        (tmp_path / str(number)).mkdir()
+        changes = {"noisethreshold": 4.25 if found else 1000.0, "niter": 20}
+        image_in_chunks(ms, tmp_path / str(number), 3, **(CUBE | changes))
+    assert log().count("No regions found by automasking") == 1
+
+
+# Parts of it, without CASA
+
+
+@pytest.mark.parametrize(
+    ("message", "of_a_chunk"),
+    [
+        ("No regions found by automasking", True),
+        ("1 of 4 channels used the sidelobe threshold to mask, but no emission was found.", True),
+        ("2 of 4 channels had all regions removed by pruning. Try decreasing minbeamfrac", True),
+        ("Faint regions may not be included. Consider decreasing cutthreshold.", False),
+        ("Restoring with an empty model image.", False),
+    ],
+)
+def test_warnings_about_chunks(message: str, of_a_chunk: bool) -> None:
+    assert speaks_of_a_chunk(message) is of_a_chunk
+
+
+def test_stand_in_leaves_the_summary() -> None:
+    summary = np.zeros((6, 3))
+    summary[0] = [0, 5, 7]
+    summary[5] = [0, 1, 2]
+    record = without_stand_in({"iterdone": 12, "summaryminor": summary})
+    assert record["iterdone"] == 12
+    assert record["summaryminor"][0].tolist() == [5, 7]
+    assert record["summaryminor"][5].tolist() == [0, 1]
+
+
+def test_first_plane_of_each_block() -> None:
+    assert full_blocks([0, 3, 10, 13], [False, True, True, False], 10) == {0: False, 1: True}
+
+
+def test_history_holds_the_steps_before(tmp_path: Path) -> None:
+    history = History(str(tmp_path / "history"))
+    assert history.before(9) == []
+    model = [(np.array([3]), np.array([0.5]))]
+    history.add(2, Entry("minor", {"controls": {"cycleniter": 1}}))
+    history.add(3, Entry("major", {"masking": {}}, model))
+    history.add(3, Entry("mask", {"masking": {}}))
+    history.add(11, Entry("minor", {}))
+    assert [entry.name for entry in history.before(11)] == ["minor", "mask"]
