@@ -130,9 +130,14 @@ def selected_imager(records: ImagingRecords) -> Iterator[Any]:
 
 def select_and_define(imager: Any, records: ImagingRecords) -> None:
     """Have a `synthesisimager` select the data and define the image, in tclean's order."""
+    select(imager, records)
+    imager.defineimage(records.image, records.gridding)
+
+
+def select(imager: Any, records: ImagingRecords) -> None:
+    """Have a `synthesisimager` select the data, in tclean's order."""
     for key in sorted(records.selection):
         imager.selectdata(records.selection[key])
-    imager.defineimage(records.image, records.gridding)
 
 
 def shifted(coordinates: Record, first: int) -> Record:

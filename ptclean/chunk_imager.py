@@ -38,11 +38,12 @@ from casatools import (
 
 from . import beams, images
 from .automask import MaskingImages
-from .axis import select_and_define, shifted
+from .axis import select, shifted
 from .casa_io import open_table
 from .chunks import Chunk
 from .history import Entry, History, components, write_model
 from .records import ImagingRecords, Record
+from .weighting import set_bandwidth, tapers_with_bandwidth
 
 #: Products that CASA's imager makes, from the visibilities; the deconvolver makes the others.
 IMAGER_PRODUCTS = ("psf", "pb", "residual", "sumwt", "weight")
@@ -63,6 +64,8 @@ class ChunkJob:
         Of the whole cube.
     coordinates : dict
         Coordinate record of the whole cube.
+    cube_channels : int
+        Number of channels of the whole cube.
     directory : str
         Work directory of the run, absolute; the same path on each worker.
     cleans : bool
@@ -80,6 +83,7 @@ class ChunkJob:
     neighbours: tuple[Chunk, ...]
     records: ImagingRecords
     coordinates: Record
+    cube_channels: int
     directory: str
     cleans: bool
     restores: bool
@@ -536,11 +540,15 @@ class ChunkImager:
             shifted(job.coordinates, chunk.gridded_start), chunk.gridded_channels
         )
         self._imager = synthesisimager()
-        select_and_define(self._imager, records)
+        select(self._imager, records)
+        if tapers_with_bandwidth(records):
+            set_bandwidth(self._imager, records.channels(job.coordinates, job.cube_channels))
+        self._imager.defineimage(records.image, records.gridding)
         self._imager.normalizerinfo(records.normalization)
         self._normalizer = synthesisnormalizer()
         self._normalizer.setupnormalizer(normpars=records.normalization)
-        self._imager.setweighting(**records.weighting)
+        if not tapers_with_bandwidth(records):
+            self._imager.setweighting(**records.weighting)
 
     def _make_images(self, *, lastcycle: bool) -> None:
         """Make PSF, primary beam and residual, with the gridded model if there is one."""

@@ -70,6 +70,7 @@ class ParallelCubeImager:
                 neighbours=tuple(neighbours(plan.chunks, chunk)),
                 records=plan.records,
                 coordinates=plan.coordinates,
+                cube_channels=nchan,
                 directory=directory,
                 cleans=self._cleans,
                 restores=self._restores,

@@ -25,6 +25,10 @@ from .records import Record
 #: Most bytes of pixels held while an image is copied.
 SLAB_BYTES = 2**28
 
+#: Extension of the image of the weights' density, where one holds for all channels. It has the
+#: coordinates of the first channel, and pixels of the (u, v) plane.
+WEIGHT_DENSITY = "gridwt"
+
 #: First part of the extensions of tclean's images.
 _PRODUCTS = frozenset(
     "alpha beta gridwt image mask model pb prev psf residual sumwt weight".split()

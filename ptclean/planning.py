@@ -311,10 +311,12 @@ def _reason_in_data(
     """Say why a cube that the engine knows is tclean's all the same, its axes being known."""
     if not axes.linear:
         return "the channels are not equally spaced in frequency"
+    if tclean["weighting"] == "briggsbwtaper" and axes.nchan == 1:
+        return "weighting='briggsbwtaper', which tclean refuses for a cube of one channel"
     files = [mask for mask in masks(tclean["mask"]) if is_path(mask)]
     if files and not (files == masks(tclean["mask"]) and _is_on_grid(files, axes)):
         return f"mask={tclean['mask']!r}, which is not an image on the grid of the cube"
-    for product in _existing(tclean["imagename"]) - {"sumwt"}:
+    for product in _existing(tclean["imagename"]) - {"sumwt", images.WEIGHT_DENSITY}:
         name = f"{tclean['imagename']}.{product}"
         if images.shape_and_coordinates(name)[0] != axes.shape:
             return f"{name} exists with another shape, and what that means is tclean's to say"

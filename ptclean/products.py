@@ -17,6 +17,7 @@ import casatools
 
 from . import images
 from .chunk_imager import IMAGER_PRODUCTS, ChunkJob
+from .images import WEIGHT_DENSITY
 from .records import Record
 
 
@@ -36,6 +37,8 @@ class Assembly:
         Lines for the image's history.
     exact, single_beam : bool
         See :func:`ptclean.images.assemble`.
+    copied : bool
+        Whether the image has no channels of its own, and is a copy of the first part.
     """
 
     target: str
@@ -44,6 +47,7 @@ class Assembly:
     history: tuple[str, ...]
     exact: bool
     single_beam: bool
+    copied: bool = False
 
 
 def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, Assembly]:
@@ -62,7 +66,7 @@ def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, As
         An assembly for each product.
     """
     first = jobs[0]
-    return {
+    made = {
         product: Assembly(
             target=os.path.join(first.directory, f"cube.{product}"),
             parts=tuple(f"{job.core()}.{product}" for job in jobs),
@@ -72,18 +76,29 @@ def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, As
             single_beam=product.startswith("image") and first.has_one_beam,
         )
         for product in images.image_products(first.core())
+        if product != WEIGHT_DENSITY
     }
+    density = f"{first.gridded}.{WEIGHT_DENSITY}"
+    if os.path.isdir(density):
+        target = os.path.join(first.directory, f"cube.{WEIGHT_DENSITY}")
+        made[WEIGHT_DENSITY] = Assembly(
+            target, (density,), first.coordinates, tuple(history), False, False, copied=True
+        )
+    return made
 
 
 def assemble(assembly: Assembly) -> None:
     """Assemble one product."""
-    images.assemble(
-        assembly.target,
-        assembly.parts,
-        assembly.coordinates,
-        exact=assembly.exact,
-        single_beam=assembly.single_beam,
-    )
+    if assembly.copied:
+        shutil.copytree(assembly.parts[0], assembly.target)
+    else:
+        images.assemble(
+            assembly.target,
+            assembly.parts,
+            assembly.coordinates,
+            exact=assembly.exact,
+            single_beam=assembly.single_beam,
+        )
     images.set_history(assembly.target, "ptclean", assembly.history)
 
 

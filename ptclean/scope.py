@@ -24,12 +24,19 @@ _KNOWN: dict[str, Collection[Any]] = {
     "gridder": ("standard", "mosaic"),
     "deconvolver": ("hogbom", "clark", "multiscale"),
     "usemask": ("user", "pb", AUTOMASK),
-    "weighting": ("natural", "uniform", "radial", "briggs", "briggsabs"),
+    "weighting": (
+        "natural",
+        "uniform",
+        "superuniform",
+        "radial",
+        "briggs",
+        "briggsabs",
+        "briggsbwtaper",
+    ),
     "interpolation": ("nearest", "linear"),
     "stokes": ("I", "XX", "YY", "RR", "LL", "Q", "U", "V", "pseudoI"),
     "savemodel": ("none",),
     "interactive": (False,),
-    "perchanweightdensity": (True,),
     "restart": (True,),
     "calcres": (True,),
     "calcpsf": (True,),
@@ -70,6 +77,12 @@ _RULES = (
     # tclean itself refuses or warns; let it.
     _Rule("nmajor", lambda p: p["nmajor"] >= -1),
     _Rule("niter", lambda p: p["niter"] >= 0),
+    # tclean warns of these with briggsbwtaper, and does nothing for the first.
+    _Rule("npixels", lambda p: p["npixels"] == 0 or p["weighting"] != "briggsbwtaper"),
+    _Rule(
+        "perchanweightdensity",
+        lambda p: p["perchanweightdensity"] or p["weighting"] != "briggsbwtaper",
+    ),
     # A planet's name or TRACKFIELD moves the image with time.
     _Rule("phasecenter", lambda p: _is_direction(p["phasecenter"])),
 )

@@ -339,6 +339,22 @@ def run(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Outcome:
     raise failure
 
 
+@contextlib.contextmanager
+def hidden_messages(*texts: str) -> Iterator[None]:
+    """Keep messages that contain one of some texts out of this worker's log, for a while.
+
+    In a process that is no worker, messages go where they always go.
+    """
+    sink = _process.sink
+    if sink is not None:
+        sink.filterMsg(list(texts))
+    try:
+        yield
+    finally:
+        if sink is not None:
+            sink.clearFilterMsgList()
+
+
 def peak_memory() -> int:
     """Return the largest resident memory of this process since the mark was last reset, in bytes.
 

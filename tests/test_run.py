@@ -215,7 +215,6 @@ SERIAL: dict[str, dict[str, Any]] = {
     "specmode='mfs'": {"specmode": "mfs", "start": "", "nchan": -1},
     "deconvolver='clarkstokes'": {"deconvolver": "clarkstokes"},
     "mask='circle": {"mask": "circle[[32pix,32pix],9pix], range=[1chan,2chan]"},
-    "weighting='superuniform'": {"weighting": "superuniform"},
     "specmode='cubedata'": {"specmode": "cubedata"},
 }
 

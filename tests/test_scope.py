@@ -18,14 +18,21 @@ TAKEN = {
     "gridder": {"standard"},
     "deconvolver": {"hogbom", "clark", "multiscale"},
     "usemask": {"user", "pb", "auto-multithresh"},
-    "weighting": {"natural", "uniform", "radial", "briggs", "briggsabs"},
+    "weighting": {
+        "natural",
+        "uniform",
+        "superuniform",
+        "radial",
+        "briggs",
+        "briggsabs",
+        "briggsbwtaper",
+    },
     "interpolation": {"nearest", "linear"},
     "stokes": {"I", "Q", "U", "V", "XX", "YY", "RR", "LL", "pseudoI"},
     "savemodel": {"none"},
 }
 
 OTHER_THAN_DEFAULT = [
-    ("perchanweightdensity", False),
     ("restart", False),
     ("calcres", False),
     ("calcpsf", False),
@@ -104,6 +111,7 @@ def test_value_of_a_future_tclean_runs_serially(name):
         ("restoringbeam", "common"),
         ("restoringbeam", ["1arcsec", "1arcsec", "0deg"]),
         ("npixels", 3),
+        ("perchanweightdensity", False),
         ("normtype", "flatsky"),
         ("mask", "circle[[64pix,64pix],10pix]"),
         ("mask", ["circle[[64pix,64pix],10pix]", "box[[1pix,1pix],[9pix,9pix]]"]),
