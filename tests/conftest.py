@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -25,11 +26,18 @@ os.environ.setdefault("CASASITECONFIG", str(ROOT / "examples" / "casasiteconfig.
 # With more threads CASA's clark cleans otherwise in the last digits, tclean's as well as anybody's.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
+
 _scratch = pytest.StashKey[tuple[str, str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Move to a scratch directory: CASA opens a log in the directory where it is imported."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        # Here nothing is imported: pytest-xdist's processes do that, each in a scratch of its own.
+        return
     scratch = tempfile.mkdtemp(prefix="ptclean-tests-")
     config.stash[_scratch] = (os.getcwd(), scratch)
     os.chdir(scratch)
@@ -37,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Return, and remove the scratch directory."""
+    if _scratch not in config.stash:
+        return
     back, scratch = config.stash[_scratch]
     os.chdir(back)
     shutil.rmtree(scratch, ignore_errors=True)
