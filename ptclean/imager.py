@@ -167,42 +167,43 @@ class ParallelCubeImager:
     def _start_masks(self, begun: list[list[Record]]) -> list[list[Record]]:
         """Make the first masks; returns the chunks' initialization records."""
         sidelobe = max(record["maxpsfsidelobe"] for (record,) in begun)
-        blocks: dict[int, list[str]] = {}
-        for job in self.jobs:
-            blocks.setdefault(block_of(job.chunk.start, self._block), []).append(
-                f"{job.core()}.psf"
+        beams_of_blocks = self._common_beams_of_blocks()
+        steps = [
+            Step(
+                job,
+                "start_masks",
+                {
+                    "sidelobe": sidelobe,
+                    "beam": beams_of_blocks[block_of(job.chunk.start, self._block)],
+                },
             )
-        scratch = os.path.join(self.jobs[0].directory, "block")
-        common = {
-            number: images.common_beam_record(parts, f"{scratch}-{number}")
-            for number, parts in blocks.items()
-        }
-        results = self._steps(
-            "first masks",
-            [
-                Step(
-                    job,
-                    "start_masks",
-                    {
-                        "sidelobe": sidelobe,
-                        "beam": common[block_of(job.chunk.start, self._block)],
-                    },
-                )
-                for job in self.jobs
-            ],
-        )
+            for job in self.jobs
+        ]
+        results = self._steps("first masks", steps)
         started = [results[job.chunk.index] for job in self.jobs]
         if all(last["masksum"] == ZERO_MASK for _, last in started):
             logs.post("No regions found by automasking", "WARN")
         after = self._with_noise_of_full_cube([after for _, after in started])
         return [[before, last] for (before, _), last in zip(started, after, strict=True)]
 
+    def _common_beams_of_blocks(self) -> dict[int, Record]:
+        """Find the common beam of each block of channels that CASA masks at a time."""
+        parts: dict[int, list[str]] = {}
+        for job in self.jobs:
+            block = block_of(job.chunk.start, self._block)
+            parts.setdefault(block, []).append(f"{job.core()}.psf")
+        scratch = os.path.join(self.jobs[0].directory, "block")
+        return {
+            block: images.common_beam_record(psfs, f"{scratch}-{block}")
+            for block, psfs in parts.items()
+        }
+
     def _renew_masks(
         self, control: IterationControl, executed: Sequence[Record], state: list[Record]
     ) -> None:
         """Run the major cycles that are wanted, and make all masks anew."""
         changed = {i for i, record in enumerate(executed) if int(record["iterdone"]) > 0}
-        affected = self._affected(changed)
+        affected = {job.chunk.index for job in self._affected(changed)}
         full = full_blocks(
             [job.chunk.start for job in self.jobs], [r["full"] for r in state], self._block
         )
@@ -214,7 +215,7 @@ class ParallelCubeImager:
                 "full": full[block_of(job.chunk.start, self._block)],
                 "full_cube": full[0],
             }
-            if job in affected:
+            if job.chunk.index in affected:
                 steps.append(Step(job, "major", {"lastcycle": lastcycle, "masking": masking}))
             else:
                 steps.append(Step(job, "mask", masking))

@@ -69,10 +69,12 @@ _RULES = (
     # An image is looked at later, when the grid of the cube is known.
     _Rule("mask", lambda p: all(is_sky_region(m) or is_path(m) for m in masks(p["mask"]))),
     _Rule("facets", lambda p: p["facets"] == 1),
-    # The stop code of a channel depends on the noise of those before it (``SDAlgorithmBase``).
+    # CASA looks at a channel first with the noise of the channels before it
+    # (``SDAlgorithmBase::deconvolve``): its stop code depends on that, and what other deconvolvers
+    # than hogbom return of a channel with nothing to do.
     _Rule(
-        "fullsummary",
-        lambda p: not (p["fullsummary"] and p["nsigma"] > 0 and p["usemask"] == AUTOMASK),
+        "nsigma",
+        lambda p: p["nsigma"] <= 0 or (p["deconvolver"] == "hogbom" and not p["fullsummary"]),
     ),
     # tclean itself refuses or warns; let it.
     _Rule("nmajor", lambda p: p["nmajor"] >= -1),

@@ -32,7 +32,7 @@ CUBE: dict[str, Any] = {
     "weighting": "briggs",
     "pbcor": True,
     "niter": 100_000,
-    "threshold": "12mJy",
+    "threshold": "20mJy",
     "usemask": "auto-multithresh",
     "sidelobethreshold": 2.0,
     "noisethreshold": 4.25,
@@ -40,14 +40,10 @@ CUBE: dict[str, Any] = {
     "minbeamfrac": 0.3,
 }
 
-#: In chunks of several sizes.
+#: The first one in chunks of several sizes, the others of two channels.
 CASES: dict[str, dict[str, Any]] = {
     "ALMA": {},
-    "negative": {"negativethreshold": 3.0, "fastnoise": False, "niter": 900, "cycleniter": 60},
-}
-
-#: In chunks of two channels.
-MORE: dict[str, dict[str, Any]] = {
+    "negative": {"negativethreshold": 3.0, "fastnoise": False, "niter": 400, "cycleniter": 60},
     "defaults": {
         "sidelobethreshold": 1.0,
         "noisethreshold": 5.0,
@@ -55,31 +51,22 @@ MORE: dict[str, dict[str, Any]] = {
         "fullsummary": True,
         "nmajor": 4,
     },
-    "clark, nsigma": {
-        "deconvolver": "clark",
-        "threshold": "",
-        "nsigma": 4.0,
-        "pbmask": 0.4,
-        "fastnoise": False,
-    },
-    "multiscale, nsigma": {
-        "deconvolver": "multiscale",
-        "scales": [0, 3],
-        "threshold": "",
-        "nsigma": 4.0,
-        "restoringbeam": "common",
-    },
-    "masks that stop": {"minpercentchange": 20.0, "threshold": "4mJy", "niter": 2500},
-    "masks that never stop": {"minpercentchange": -1.0, "threshold": "4mJy", "niter": 2500},
+    "clark": {"deconvolver": "clark", "pbmask": 0.4, "fastnoise": False},
+    "multiscale": {"deconvolver": "multiscale", "scales": [0, 3], "restoringbeam": "common"},
+    "nsigma": {"threshold": "", "nsigma": 5.0, "fastnoise": False},
     "growth": {
         "dogrowprune": False,
-        "growiterations": 30,
-        "smoothfactor": 2.0,
+        "growiterations": 2,
+        "smoothfactor": 1.5,
         "cutthreshold": 0.05,
         "verbose": True,
     },
     # tclean makes no use of a mask that it is given as well.
-    "no growth": {"growiterations": 0, "mask": "circle[[20pix,20pix],9pix]"},
+    "masks that stop": {
+        "minpercentchange": 20.0,
+        "growiterations": 0,
+        "mask": "circle[[20pix,20pix],9pix]",
+    },
 }
 
 
@@ -104,7 +91,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory, ms: str) -> Callable[[st
     def get(case: str) -> Reference:
         if case not in made:
             name = str(tmp_path_factory.mktemp("tclean") / "cube")
-            made[case] = (name, tclean(ms, imagename=name, **(CUBE | (CASES | MORE)[case])))
+            made[case] = (name, tclean(ms, imagename=name, **(CUBE | CASES[case])))
             assert pieces(name) == 1, "CASA has cut the reference: it is not to be trusted"
         return made[case]
 
@@ -125,8 +112,10 @@ def image_in_chunks(ms: str, folder: Path, chanchunks: int, **arguments: Any) ->
     return found
 
 
-@pytest.mark.parametrize("chanchunks", [1, 4, 6])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "chanchunks"),
+    [("ALMA", 1), ("ALMA", 4), ("ALMA", 6), *((case, 2) for case in CASES if case != "ALMA")],
+)
 def test_same_cube(
     case: str,
     chanchunks: int,
@@ -134,48 +123,28 @@ def test_same_cube(
     reference: Callable[[str], Reference],
     cluster: DaskClusterManager,
     tmp_path: Path,
+    log: Callable[[], str],
 ) -> None:
     imagename, expected = reference(case)
     found = image_in_chunks(ms, tmp_path, chanchunks, **(CUBE | CASES[case]))
     assert_same_images(imagename, tmp_path / "ptclean")
     assert_same_return(expected, found)
-    assert set(list_products(imagename)) == {
-        p.name.removeprefix("ptclean") for p in tmp_path.iterdir()
-    }
-    assert expected["nmajordone"] >= 6
-
-
-def test_cases_are_not_trivial(reference: Callable[[str], Reference]) -> None:
-    """Some channels have masks and some have none, masks differ, and each parameter matters."""
-    masked = {case: channels_masked(reference(case)[0]) for case in CASES | MORE}
-    assert 0 in masked["ALMA"]
-    assert len(set(masked["ALMA"])) >= 4
-    for case in (CASES | MORE).keys() - {"ALMA"}:
-        assert masked[case] != masked["ALMA"] or (
-            reference(case)[1]["iterdone"] != reference("ALMA")[1]["iterdone"]
-        ), case
-    assert masked["masks that stop"] != masked["masks that never stop"]
-
-
-@pytest.mark.parametrize("case", MORE)
-def test_same_cube_in_other_calls(
-    case: str,
-    ms: str,
-    reference: Callable[[str], Reference],
-    cluster: DaskClusterManager,
-    tmp_path: Path,
-) -> None:
-    imagename, expected = reference(case)
-    found = image_in_chunks(ms, tmp_path, 2, **(CUBE | MORE[case]))
-    assert_same_images(imagename, tmp_path / "ptclean")
-    assert_same_return(expected, found)
-    assert expected["nmajordone"] >= 4
+    assert set(list_products(imagename)) == set(list_products(tmp_path / "ptclean"))
+    assert expected["nmajordone"] > 4
+    assert "No regions found" not in log(), "that of a chunk"
+    # Some channels have a mask and some have none, and the parameters matter.
+    masked = channels_masked(imagename)
+    assert len(set(masked)) >= 4
+    if case == "ALMA":
+        assert 0 in masked
+    else:
+        usual = reference("ALMA")
+        assert masked != channels_masked(usual[0]) or expected["iterdone"] != usual[1]["iterdone"]
 
 
 #: Ends of the clean that are not the usual one, and what tclean returns.
 ENDS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "nothing found": ({"noisethreshold": 1000.0}, {"iterdone": 0, "stopcode": 7}),
-    "nothing to do": ({"threshold": "9Jy"}, {"iterdone": 0, "stopcode": 2}),
     # tclean then leaves the masks of both before and after the minor cycle.
     "no iteration": ({"minpsffraction": 1.5, "maxpsffraction": 2.0}, {"iterdone": 0}),
     # The first plane's mask tells CASA where to look for the noise of all.
@@ -189,30 +158,34 @@ ENDS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
             "pbcor": False,
             "fastnoise": False,
             "nsigma": 3.0,
-            "niter": 200,
+            "niter": 60,
             "cycleniter": 10,
         },
         {"stopcode": 1},
     ),
     "blank channels": (
-        {"start": "", "width": "0.6MHz", "nchan": 8, "niter": 300, "fastnoise": False},
+        {"start": "", "width": "0.6MHz", "nchan": 8, "niter": 200, "fastnoise": False},
         {"stopcode": 1},
     ),
 }
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_same_end(end: str, ms: str, cluster: DaskClusterManager, tmp_path: Path) -> None:
+def test_same_end(
+    end: str, ms: str, cluster: DaskClusterManager, tmp_path: Path, log: Callable[[], str]
+) -> None:
     arguments, returned = ENDS[end]
     expected = tclean(ms, imagename=str(tmp_path / "tclean"), **(CUBE | arguments))
+    warned = log().count("No regions found by automasking")
     found = image_in_chunks(ms, tmp_path, 2, **(CUBE | arguments))
+    assert log().count("No regions found by automasking") == 2 * warned
     assert_same_images(tmp_path / "tclean", tmp_path / "ptclean")
     assert_same_return(expected, found)
     assert {key: found[key] for key in returned} == returned
     if end == "no iteration":
         assert ".prev.mask" in list_products(tmp_path / "ptclean")
     if end == "masked all over":
-        assert channels_masked(tmp_path / "ptclean") == [64 * 64] * 6
+        assert channels_masked(tmp_path / "ptclean")[0] == 64 * 64
     if end == "blank channels":
         assert 0 in pixels(tmp_path / "ptclean.sumwt"), "no plane was blank"
 
@@ -254,8 +227,8 @@ def test_killed_workers_change_nothing(
 
 
 SERIAL: dict[str, dict[str, Any]] = {
-    "fullsummary=True": {"fullsummary": True, "nsigma": 4.0, "threshold": ""},
-    "usemask='auto-multithresh' for one channel": {"start": 7, "nchan": 1, "niter": 100},
+    "nsigma=4.0": {"nsigma": 4.0, "threshold": "", "deconvolver": "clark", "niter": 100},
+    "usemask='auto-multithresh' for one channel": {"start": 7, "nchan": 1, "niter": 30},
 }
 
 
@@ -278,18 +251,6 @@ def test_mask_of_an_earlier_run_is_tcleans_to_judge(ms: str, tmp_path: Path) -> 
     os.mkdir(f"{name}.prev.mask")
     Path(f"{name}.prev.mask/table.dat").touch()
     assert "prev.mask exists" in (plan(ms, imagename=name, nworkers=2, **CUBE).serial or "")
-
-
-def test_log_speaks_of_the_cube_not_of_chunks(
-    ms: str, cluster: DaskClusterManager, tmp_path: Path, log: Callable[[], str]
-) -> None:
-    image_in_chunks(ms, tmp_path, 1, **(CUBE | {"niter": 20}))
-    assert "No regions found" not in log()
-    for number, found in enumerate((False, True)):
-        (tmp_path / str(number)).mkdir()
-        changes = {"noisethreshold": 4.25 if found else 1000.0, "niter": 20}
-        image_in_chunks(ms, tmp_path / str(number), 3, **(CUBE | changes))
-    assert log().count("No regions found by automasking") == 1
 
 
 # Parts of it, without CASA

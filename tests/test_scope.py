@@ -162,11 +162,13 @@ def test_images_that_automasking_goes_on_from_are_a_reason(product):
         assert reason_for_serial(CUBE, DEFAULTS, {product}) is None
 
 
-@pytest.mark.parametrize(("missing", "value"), [("fullsummary", False), ("nsigma", 0.0)])
-def test_stop_codes_with_noise_and_masks_are_tcleans(missing, value):
-    noisy = CUBE | {"usemask": "auto-multithresh", "fullsummary": True, "nsigma": 3.0}
-    assert reason_for_serial(noisy, DEFAULTS) == "fullsummary=True"
-    assert reason_for_serial(noisy | {missing: value}, DEFAULTS) is None
+@pytest.mark.parametrize("usemask", ["user", "auto-multithresh"])
+def test_noise_is_tcleans_where_channels_depend_on_those_before(usemask):
+    noisy = CUBE | {"usemask": usemask, "nsigma": 3.0}
+    assert reason_for_serial(noisy, DEFAULTS) is None
+    for other in ({"fullsummary": True}, {"deconvolver": "clark"}, {"deconvolver": "multiscale"}):
+        assert reason_for_serial(noisy | other, DEFAULTS) == "nsigma=3.0"
+        assert reason_for_serial(noisy | other | {"nsigma": 0.0}, DEFAULTS) is None
 
 
 def test_images_that_are_made_anew_are_none():
