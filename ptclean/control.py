@@ -26,6 +26,7 @@ _one_control = threading.Lock()
 
 #: Rows of ``summaryminor``: iterations, channel, and with ``fullsummary`` iterations before
 #: (``SynthesisDeconvolver::mergeReturnRecord``, ``SummaryMinor.rowDescriptionsOldOrder``).
+#: Its columns are planes: within each channel, the Stokes planes that are deconvolved one by one.
 _ITERATIONS_ROW = 0
 _CHANNEL_ROW = 5
 _ITERATIONS_BEFORE_ROW = 8
@@ -87,17 +88,20 @@ def join_execution(
     first_channels: Sequence[int],
     *,
     block: int | None = None,
+    planes: int = 1,
 ) -> Record:
     """Join the execution records of all chunks' minor cycles.
 
     Parameters
     ----------
     records : sequence of dict
-        What ``executeminorcycle`` returned, chunk by chunk, of images with one Stokes plane.
+        What ``executeminorcycle`` returned, chunk by chunk.
     first_channels : sequence of int
         First core channel of each chunk.
     block : int, optional
         Channels that CASA deconvolves at a time (`block_channels`); all, if not given.
+    planes : int
+        Planes of a channel that are deconvolved one by one (`separate_planes`).
 
     Returns
     -------
@@ -108,11 +112,14 @@ def join_execution(
     summaries = []
     for record, first in zip(records, first_channels, strict=True):
         summary = np.array(record["summaryminor"], dtype=float)
-        summary[_CHANNEL_ROW] += first
+        summary[_CHANNEL_ROW] = first + np.arange(summary.shape[1]) // planes
         summaries.append(summary)
     joined = np.concatenate(summaries, axis=1)
+    block = block or joined.shape[1] // planes
     if len(joined) > _ITERATIONS_BEFORE_ROW:
-        _count_on(joined, block or joined.shape[1])
+        _count_on(joined, block * planes)
+    else:
+        _number_planes(joined, block, planes)
     return {
         "iterdone": sum(int(record["iterdone"]) for record in records),
         "maxcycleiterdone": max(int(record["maxcycleiterdone"]) for record in records),
@@ -127,8 +134,35 @@ def block_channels(nx: int, ny: int, nchan: int) -> int:
     return min(nchan, max(_SMALLEST_BLOCK, int(_BLOCK_PIXELS / nx / ny)))
 
 
+def lone_channels(nx: int, ny: int, nchan: int) -> set[int]:
+    """Channels of an image that CASA deconvolves alone, as blocks of their own."""
+    block = block_channels(nx, ny, nchan)
+    return {start for start in range(0, nchan, block) if min(block, nchan - start) == 1}
+
+
+def separate_planes(npol: int, deconvolver: str) -> int:
+    """Stokes planes that CASA deconvolves one by one: ``clark`` takes them all at once.
+
+    From ``queryDesiredShape`` of ``SDAlgorithmBase`` and of ``SDAlgorithmClarkClean2``.
+    """
+    return 1 if deconvolver == "clark" else npol
+
+
+def _number_planes(summary: NDArray[np.float64], block: int, planes: int) -> None:
+    """Number channels and Stokes planes in one row, as CASA does without ``fullsummary``.
+
+    Stokes planes follow all channels of a block (``SDAlgorithmBase::deconvolve``), so that numbers
+    occur twice in a cube of several blocks.
+    """
+    columns = summary.shape[1]
+    plane = np.arange(columns) % planes
+    for start in range(0, columns, block * planes):
+        stop = min(start + block * planes, columns)
+        summary[_CHANNEL_ROW, start:stop] += plane[start:stop] * ((stop - start) // planes)
+
+
 def _count_on(summary: NDArray[np.float64], block: int) -> None:
-    """Let iterations count on from channel to channel, as they do within one of CASA's blocks.
+    """Let iterations count on from plane to plane, as they do within one of CASA's blocks.
 
     Those of the cycles before are added by ``iterbotsink``.
     """
@@ -148,6 +182,8 @@ class IterationControl:
         tclean's iteration parameters as CASA's record.
     block : int, optional
         Channels that CASA would deconvolve at a time, see `block_channels`.
+    planes : int
+        Planes of a channel that CASA deconvolves one by one, see `separate_planes`.
 
     Attributes
     ----------
@@ -159,9 +195,10 @@ class IterationControl:
         tclean's stop code, 0 while it goes on.
     """
 
-    def __init__(self, iteration: Record, block: int | None = None) -> None:
+    def __init__(self, iteration: Record, block: int | None = None, planes: int = 1) -> None:
         self._iteration = iteration
         self._block = block
+        self._planes = planes
         self._tool: Any = None
         self.major_cycles = 0
         self.minor_cycles = 0
@@ -213,7 +250,7 @@ class IterationControl:
 
     def end_minor_cycle(self, records: Sequence[Record], first_channels: Sequence[int]) -> int:
         """Count the iterations of a minor cycle; returns how many there were."""
-        joined = join_execution(records, first_channels, block=self._block)
+        joined = join_execution(records, first_channels, block=self._block, planes=self._planes)
         self._tool.mergeexecrecord(joined, 0)
         self.minor_cycles += 1
         self.iterations += int(joined["iterdone"])

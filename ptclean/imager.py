@@ -23,7 +23,13 @@ from . import beams, images, logs
 from .automask import block_of, full_blocks, speaks_of_a_chunk
 from .chunk_imager import ChunkJob
 from .chunks import neighbours
-from .control import ZERO_MASK, IterationControl, block_channels, unchanged
+from .control import (
+    ZERO_MASK,
+    IterationControl,
+    block_channels,
+    separate_planes,
+    unchanged,
+)
 from .planning import Plan
 from .products import Assembly, assemble, assemblies
 from .records import Record
@@ -56,8 +62,9 @@ class ParallelCubeImager:
         if plan.serial or plan.records is None:
             raise ValueError(f"this plan is tclean's own ({plan.serial}), not for the engine")
         self._records = plan.records
-        nx, ny, _, nchan = plan.shape or (1, 1, 1, 1)
+        nx, ny, npol, nchan = plan.shape or (1, 1, 1, 1)
         self._block = block_channels(nx, ny, nchan)
+        self._planes = separate_planes(npol, plan.parameters["deconvolver"])
         self._cleans = plan.parameters["niter"] > 0
         self._automasks = self._cleans and plan.parameters["usemask"] == AUTOMASK
         self._restores = bool(plan.parameters["restoration"])
@@ -138,7 +145,7 @@ class ParallelCubeImager:
     def _clean(self) -> tuple[Record, Record]:
         """Run all cycles; returns the control's summary, and arguments for the last step."""
         starts = [job.chunk.start for job in self.jobs]
-        with IterationControl(self._records.iteration, self._block) as control:
+        with IterationControl(self._records.iteration, self._block, self._planes) as control:
             begun = self._begin(lastcycle=control.is_last_cycle())
             if self._automasks:
                 begun = self._start_masks(begun)

@@ -94,6 +94,7 @@ def assemble(
     *,
     exact: bool = False,
     single_beam: bool = False,
+    known: Record | None = None,
 ) -> None:
     """Join images along the spectral axis.
 
@@ -112,6 +113,8 @@ def assemble(
         that its imager makes.
     single_beam : bool
         Whether the images are restored with one beam.
+    known : dict, optional
+        Units, and entries of ``miscinfo``, that the image has where its parts have none.
     """
     shapes = [_shape(part) for part in parts]
     shape = [*shapes[0][:3], sum(s[3] for s in shapes)]
@@ -133,14 +136,17 @@ def assemble(
     imageinfo |= beams.join(
         [w["imageinfo"] for w in keywords], [s[3] for s in shapes], single=single_beam
     )
+    known = known or {}
+    units = keywords[0].get("units") or known.get("units")
+    miscinfo = known.get("miscinfo", {}) | keywords[0].get("miscinfo", {})
     with open_table(target, write=True) as tb:
         tb.putkeyword("imageinfo", imageinfo)
         if exact:
             tb.putkeyword("coords", coordinates)
-        for name in ("units", "miscinfo"):
-            # subimage adds empty units where there were none.
-            if keywords[0].get(name):
-                tb.putkeyword(name, keywords[0][name])
+        # subimage adds empty units where there were none.
+        for name, value in (("units", units), ("miscinfo", miscinfo)):
+            if value:
+                tb.putkeyword(name, value)
 
 
 def _put(out: Any, im: Any, start: int, stop: int, first: int, *, masked: bool) -> None:
@@ -156,6 +162,12 @@ def _put(out: Any, im: Any, start: int, stop: int, first: int, *, masked: bool) 
 def image_info(path: str) -> Record:
     """Read an image's ``imageinfo`` record: object, type and beams."""
     info: Record = _keywords(path)["imageinfo"]
+    return info
+
+
+def misc_info(path: str) -> Record:
+    """Read an image's ``miscinfo`` record."""
+    info: Record = _keywords(path).get("miscinfo", {})
     return info
 
 
@@ -205,7 +217,8 @@ def common_beam_record(parts: Sequence[str], scratch: str) -> Record:
     with open_image(scratch) as im:
         found = im.commonbeam()
     angle = {"value": found["pa"]["value"], "unit": "deg"}
-    largest = beams.largest(beams.plane_beams(info, nchan))
+    planes = beams.plane_beams(info, nchan)
+    largest = beams.largest(planes) or next(iter(planes), None)
     if largest is None or largest["positionangle"]["value"] != angle["value"]:
         # None of the beams will do for all: CASA constructs one, in radians, and so writes it
         # into images.

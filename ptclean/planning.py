@@ -23,7 +23,7 @@ from .axis import (
 )
 from .chunks import Chunk, guard_channels
 from .config import setting
-from .control import block_channels
+from .control import block_channels, lone_channels, separate_planes
 from .errors import ParameterError
 from .memory import ImageSize
 from .parameters import absolute_paths, imaging_records
@@ -200,6 +200,9 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         cleans=cleans,
         block=block_channels(nx, ny, nchan) if cleans and _automasks(tclean) else None,
     )
+    reason = _reason_in_chunks(sizing.chunks, axes, tclean)
+    if reason:
+        return Plan(imagename, serial=reason, parameters=tclean)
     largest = max(chunk.gridded_channels for chunk in sizing.chunks)
     return Plan(
         imagename,
@@ -333,3 +336,27 @@ def _reason_in_data(
             "they save; nworkers or chanchunks make it parallel all the same"
         )
     return None
+
+
+def _reason_in_chunks(
+    chunks: tuple[Chunk, ...], axes: CubeAxes, tclean: dict[str, Any]
+) -> str | None:
+    """Say why a cube is tclean's if it is cut in this way.
+
+    In a channel that CASA cleans alone, all Stokes planes get the noise of the first
+    (``SDAlgorithmBase::deconvolve``).
+    """
+    nx, ny, npol, nchan = axes.shape
+    if tclean["nsigma"] <= 0 or separate_planes(npol, tclean["deconvolver"]) == 1:
+        return None
+    alone = {
+        chunk.start + channel
+        for chunk in chunks
+        for channel in lone_channels(nx, ny, chunk.channels)
+    }
+    if alone == lone_channels(nx, ny, nchan):
+        return None
+    return (
+        f"nsigma={tclean['nsigma']!r} with stokes={tclean['stokes']!r}: the noise of the Stokes "
+        "planes depends in CASA on whether a channel is cleaned alone; chanchunks can change that"
+    )

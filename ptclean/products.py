@@ -35,7 +35,7 @@ class Assembly:
         Coordinate record of the cube.
     history : tuple of str
         Lines for the image's history.
-    exact, single_beam : bool
+    exact, single_beam, known
         See :func:`ptclean.images.assemble`.
     copied : bool
         Whether the image has no channels of its own, and is a copy of the first part.
@@ -48,6 +48,7 @@ class Assembly:
     exact: bool
     single_beam: bool
     copied: bool = False
+    known: Record | None = None
 
 
 def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, Assembly]:
@@ -74,6 +75,7 @@ def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, As
             history=tuple(history),
             exact=product in IMAGER_PRODUCTS,
             single_beam=product.startswith("image") and first.has_one_beam,
+            known=_known_of_model(first) if product == "model" and len(jobs) > 1 else None,
         )
         for product in images.image_products(first.core())
         if product != WEIGHT_DENSITY
@@ -87,6 +89,16 @@ def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, As
     return made
 
 
+def _known_of_model(job: ChunkJob) -> Record:
+    """Keywords of a cube's model, of which that of one channel of several Stokes planes has none.
+
+    CASA makes the latter plane by plane (``SIImageStore::getSubImageStore``).
+    """
+    mask, gridding = f"{job.core()}.mask", "useweightimage"
+    info = images.misc_info(mask) if os.path.isdir(mask) else {}
+    return {"units": "Jy/pixel", "miscinfo": {k: v for k, v in info.items() if k == gridding}}
+
+
 def assemble(assembly: Assembly) -> None:
     """Assemble one product."""
     if assembly.copied:
@@ -98,6 +110,7 @@ def assemble(assembly: Assembly) -> None:
             assembly.coordinates,
             exact=assembly.exact,
             single_beam=assembly.single_beam,
+            known=assembly.known,
         )
     images.set_history(assembly.target, "ptclean", assembly.history)
 

@@ -22,7 +22,7 @@ AUTOMASK = "auto-multithresh"
 _KNOWN: dict[str, Collection[Any]] = {
     "specmode": ("cube",),
     "gridder": ("standard", "mosaic"),
-    "deconvolver": ("hogbom", "clark", "multiscale"),
+    "deconvolver": ("hogbom", "clark", "clarkstokes", "multiscale"),
     "usemask": ("user", "pb", AUTOMASK),
     "weighting": (
         "natural",
@@ -34,7 +34,6 @@ _KNOWN: dict[str, Collection[Any]] = {
         "briggsbwtaper",
     ),
     "interpolation": ("nearest", "linear"),
-    "stokes": ("I", "XX", "YY", "RR", "LL", "Q", "U", "V", "pseudoI"),
     "savemodel": ("none",),
     "interactive": (False,),
     "restart": (True,),
@@ -93,7 +92,7 @@ _RULES = (
 _HANDED_ON = frozenset(
     """
     vis selectdata field spw timerange uvrange antenna scan observation intent datacolumn
-    imagename imsize cell projection nchan start width outframe veltype restfreq
+    imagename imsize cell stokes projection nchan start width outframe veltype restfreq
     wprojplanes mosweight aterm psterm wbawp cfcache computepastep rotatepastep
     pointingoffsetsigdev pblimit scales nterms smallscalebias fusedthreshold largestscale
     restoration pbcor robust noise npixels uvtaper gain threshold nsigma cycleniter cyclefactor

@@ -16,7 +16,7 @@ CUBE = DEFAULTS | {"vis": "line.ms", "imagename": "/images/line", "specmode": "c
 TAKEN = {
     "specmode": {"cube"},
     "gridder": {"standard"},
-    "deconvolver": {"hogbom", "clark", "multiscale"},
+    "deconvolver": {"hogbom", "clark", "clarkstokes", "multiscale"},
     "usemask": {"user", "pb", "auto-multithresh"},
     "weighting": {
         "natural",
@@ -28,7 +28,6 @@ TAKEN = {
         "briggsbwtaper",
     },
     "interpolation": {"nearest", "linear"},
-    "stokes": {"I", "Q", "U", "V", "XX", "YY", "RR", "LL", "pseudoI"},
     "savemodel": {"none"},
 }
 
@@ -96,6 +95,7 @@ def test_value_of_a_future_tclean_runs_serially(name):
         ("nsigma", 3.0),
         ("robust", -2.0),
         ("uvtaper", ["1arcsec"]),
+        ("stokes", "IQUV"),
         ("imsize", [100, 140]),
         ("start", "1.4GHz"),
         ("outframe", "BARY"),

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Cubes of several Stokes planes, and all deconvolvers of cubes, are tclean's.
+
+Beams, thresholds and masks of such cubes are here as well, where they depend on the planes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from casatasks import tclean
+
+from ptclean import DaskClusterManager, plan, ptclean
+from ptclean.control import join_execution, lone_channels, separate_planes
+from same_images import assert_same_as_tclean, assert_same_images, assert_same_return, pixels
+
+#: Four channels of `line_ms`, or of `fullpol_ms`, cleaned in some major cycles.
+CUBE: dict[str, Any] = {
+    "datacolumn": "data",
+    "specmode": "cube",
+    "imsize": 64,
+    "cell": "0.12arcsec",
+    "start": 2,
+    "nchan": 4,
+    "weighting": "briggs",
+    "niter": 120,
+    "nmajor": 3,
+    "threshold": "20mJy",
+}
+
+#: Number of planes, and how many of them are blank.
+OTHER: dict[str, tuple[int, int]] = {
+    "IQ": (2, 0),
+    "UV": (2, 0),
+    "QU": (2, 2),
+    "IV": (2, 2),
+    "RRLL": (2, 2),
+    "V": (1, 0),
+    "LL": (1, 1),
+    "YY": (1, 0),
+    "pseudoI": (1, 0),
+}
+
+Reference = tuple[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def reference(
+    fullpol_ms: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Reference]:
+    """Images and returned dictionary of serial tclean, made once for each call."""
+    made: dict[str, Reference] = {}
+
+    def get(stokes: str, fullsummary: bool) -> Reference:
+        key = f"{stokes}-{fullsummary}"
+        if key not in made:
+            name = str(tmp_path_factory.mktemp("tclean") / "cube")
+            arguments = CUBE | {"stokes": stokes, "fullsummary": fullsummary}
+            made[key] = (name, tclean(fullpol_ms, imagename=name, **arguments))
+        return made[key]
+
+    return get
+
+
+@pytest.mark.parametrize(
+    ("stokes", "fullsummary", "chanchunks"),
+    [
+        ("XXYY", False, 1),
+        ("XXYY", False, 3),
+        ("XXYY", False, 4),
+        ("IQUV", True, 1),
+        ("IQUV", True, 3),
+        ("IQUV", False, 2),
+    ],
+)
+def test_several_planes(
+    stokes: str,
+    chanchunks: int,
+    fullsummary: bool,
+    fullpol_ms: str,
+    reference: Callable[..., Reference],
+    cluster: DaskClusterManager,
+    log: Callable[[], str],
+    tmp_path: Path,
+) -> None:
+    imagename, expected = reference(stokes, fullsummary)
+    found = ptclean(
+        fullpol_ms,
+        imagename=str(tmp_path / "cube"),
+        stokes=stokes,
+        fullsummary=fullsummary,
+        nworkers=2,
+        chanchunks=chanchunks,
+        **CUBE,
+    )
+    assert "runs tclean serially" not in log()
+    assert_same_images(imagename, tmp_path / "cube")
+    assert_same_return(expected, found)
+    assert expected["nmajordone"] > 2
+    planes = len(stokes) if stokes == "IQUV" else 2
+    assert pixels(tmp_path / "cube.model").shape[2] == planes
+    assert len(expected["summaryminor"][0]) == (4 if fullsummary else 4 * planes)
+
+
+@pytest.mark.parametrize("stokes", OTHER)
+def test_stokes(stokes: str, fullpol_ms: str, cluster: DaskClusterManager, tmp_path: Path) -> None:
+    """CASA leaves planes blank that it has no rule for, and so does ptclean."""
+    arguments = CUBE | {"stokes": stokes, "niter": 20}
+    assert_same_as_tclean(fullpol_ms, tmp_path, chanchunks=2, **arguments)
+    planes, blank = OTHER[stokes]
+    weights = pixels(tmp_path / "ptclean.sumwt")
+    assert weights.shape[2] == planes
+    assert (weights == 0).all(axis=(0, 1, 3)).sum() == blank
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "clark": {},
+    "clarkstokes": {"fullsummary": True},
+    "multiscale": {"scales": [0, 3, 6], "smallscalebias": 0.6},
+    "common beam": {"restoringbeam": "common", "pbcor": True},
+    "two values": {"restoringbeam": ["0.6arcsec", "0.5arcsec"]},
+    "region": {"mask": "circle[[32pix,32pix],9pix]", "niter": 60},
+    "primary beam": {"usemask": "pb", "pbmask": 0.7, "niter": 60},
+    "noise": {"threshold": "", "nsigma": 4.0, "fullsummary": True},
+    "not restored": {"restoration": False, "niter": 40},
+    "dirty": {"niter": 0, "pbcor": True},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_planes(case: str, line_ms: str, cluster: DaskClusterManager, tmp_path: Path) -> None:
+    arguments = CUBE | {"stokes": "XXYY", "start": 4} | CASES[case]
+    if case in ("clark", "clarkstokes", "multiscale"):
+        arguments["deconvolver"] = case
+    assert_same_as_tclean(line_ms, tmp_path, chanchunks=2, **arguments)
+    if arguments["niter"]:
+        assert pixels(tmp_path / "ptclean.model").any()
+
+
+@pytest.mark.parametrize(
+    ("case", "changes"),
+    [
+        ("clark", {"deconvolver": "clark"}),
+        ("clarkstokes", {"deconvolver": "clarkstokes"}),
+        ("not restored", {"restoration": False}),
+        ("one plane", {"deconvolver": "clarkstokes", "stokes": "I"}),
+    ],
+)
+def test_chunks_of_one_channel(
+    case: str,
+    changes: dict[str, Any],
+    line_ms: str,
+    cluster: DaskClusterManager,
+    tmp_path: Path,
+) -> None:
+    """For these CASA deconvolves in other ways than for cubes."""
+    arguments = CUBE | {"stokes": "XXYY", "start": 6, "nchan": 3, "niter": 60} | changes
+    assert_same_as_tclean(line_ms, tmp_path, chanchunks=1, **arguments)
+
+
+SERIAL: dict[str, tuple[dict[str, Any], str]] = {
+    # Noise of the first plane for all, where a channel is cleaned alone.
+    "noise": ({"threshold": "", "nsigma": 4.0, "stokes": "XXYY", "nchan": 3}, "nsigma=4.0"),
+    # What these hold goes on from plane to plane.
+    "asp": ({"deconvolver": "asp", "fusedthreshold": 0.1}, "deconvolver='asp'"),
+    "mem": ({"deconvolver": "mem", "niter": 20}, "deconvolver='mem'"),
+    # tclean warns, makes no images, and returns None.
+    "mtmfs": ({"deconvolver": "mtmfs"}, "deconvolver='mtmfs'"),
+}
+
+
+@pytest.mark.parametrize("case", SERIAL)
+def test_what_depends_on_the_planes_before_is_tcleans(
+    case: str, line_ms: str, log: Callable[[], str], tmp_path: Path
+) -> None:
+    changes, reason = SERIAL[case]
+    arguments = CUBE | {"start": 6, "nchan": 2, "restoration": False} | changes
+    expected = tclean(line_ms, imagename=str(tmp_path / "tclean"), **arguments)
+    found = ptclean(
+        line_ms, imagename=str(tmp_path / "ptclean"), nworkers=2, chanchunks=2, **arguments
+    )
+    (line,) = [line for line in log().splitlines() if "ptclean runs tclean serially" in line]
+    assert reason in line
+    assert_same_return(expected, found)
+    if case == "mtmfs":
+        assert expected is None
+        assert not list(tmp_path.glob("*.psf*"))
+    else:
+        assert_same_images(tmp_path / "tclean", tmp_path / "ptclean")
+
+
+def test_stokes_that_tclean_refuses(fullpol_ms: str, tmp_path: Path) -> None:
+    messages = []
+    for task in (tclean, ptclean):
+        with pytest.raises(AssertionError) as refusal:
+            task(fullpol_ms, imagename=str(tmp_path / "cube"), **CUBE | {"stokes": "IQU"})
+        messages.append(str(refusal.value))
+    assert messages[0] == messages[1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_noise_of_planes_in_chunks_of_two(line_ms: str, tmp_path: Path) -> None:
+    arguments = CUBE | {"stokes": "XXYY", "nsigma": 3.0, "imagename": str(tmp_path / "cube")}
+    for chanchunks, nchan, serial in [(1, 1, False), (1, 4, True), (2, 4, False), (2, 5, True)]:
+        arguments["nchan"] = nchan
+        made = plan(line_ms, nworkers=2, chanchunks=chanchunks, **arguments)
+        assert bool(made.serial) == serial, (chanchunks, nchan)
+        one_plane = arguments | {"stokes": "I"}
+        assert plan(line_ms, nworkers=2, chanchunks=chanchunks, **one_plane).serial is None
+
+
+# The records of a minor cycle
+
+
+def test_clark_takes_all_planes_at_once() -> None:
+    assert [separate_planes(4, name) for name in ("clark", "clarkstokes", "hogbom")] == [1, 4, 4]
+
+
+def test_lone_channels() -> None:
+    assert lone_channels(64, 64, 1) == {0}
+    assert lone_channels(64, 64, 11) == set()
+    assert lone_channels(1000, 1000, 11) == {10}
+
+
+def executed(nchan: int, planes: int, rows: int) -> dict[str, Any]:
+    """Return a record as a deconvolver gives it that has `nchan` channels, in one block."""
+    summary = np.zeros((rows, nchan * planes))
+    channel, plane = np.divmod(np.arange(nchan * planes), planes)
+    summary[0] = 1
+    summary[5] = channel if rows > 6 else channel + nchan * plane
+    if rows > 6:
+        summary[6] = plane
+    return {
+        "iterdone": nchan * planes,
+        "maxcycleiterdone": 1,
+        "peakresidual": 0.1,
+        "updatedmodelflag": True,
+        "summaryminor": summary,
+    }
+
+
+@pytest.mark.parametrize("rows", [6, 17])
+@pytest.mark.parametrize("sizes", [(1,) * 7, (3, 4), (2, 2, 3), (7,)])
+def test_planes_are_numbered_as_in_one_block(sizes: tuple[int, ...], rows: int) -> None:
+    firsts = [sum(sizes[:index]) for index in range(len(sizes))]
+    joined = join_execution([executed(size, 4, rows) for size in sizes], firsts, block=7, planes=4)[
+        "summaryminor"
+    ]
+    whole = executed(7, 4, rows)["summaryminor"]
+    if rows > 6:
+        whole[8] = np.arange(28)
+    assert np.array_equal(joined, whole)
+
+
+def test_planes_are_numbered_within_each_block() -> None:
+    """CASA adds a block's first channel to the numbers within it; numbers occur twice."""
+    joined = join_execution([executed(5, 2, 6)], [0], block=3, planes=2)["summaryminor"]
+    assert joined[5].tolist() == [0, 3, 1, 4, 2, 5, 3, 5, 4, 6]
