@@ -92,6 +92,19 @@ class ChunkJob:
     automasks: bool = False
 
     @property
+    def index(self) -> int:
+        """Position of the chunk among the chunks."""
+        return self.chunk.index
+
+    @property
+    def cost(self) -> int:
+        """Channels that are gridded, which the time of a step grows with."""
+        return self.chunk.gridded_channels
+
+    def __str__(self) -> str:
+        return str(self.chunk)
+
+    @property
     def deconvolves(self) -> bool:
         """Whether a deconvolver is wanted: for minor cycles, or to restore."""
         return self.cleans or self.restores

@@ -125,8 +125,21 @@ def install(made: Mapping[str, Assembly], imagename: str) -> None:
     imagename : str
         Absolute prefix of the names.
     """
-    for product, assembly in made.items():
-        _replace(assembly.target, f"{imagename}.{product}")
+    install_images({product: each.target for product, each in made.items()}, imagename)
+
+
+def install_images(made: Mapping[str, str], imagename: str) -> None:
+    """Put images under their names, in the place of earlier ones.
+
+    Parameters
+    ----------
+    made : mapping of str
+        The image of each product.
+    imagename : str
+        Absolute prefix of the names.
+    """
+    for product, image in made.items():
+        _replace(image, f"{imagename}.{product}")
 
 
 def _replace(new: str, final: str) -> None:

@@ -15,11 +15,14 @@ from casatasks.private.imagerhelpers.summary_minor import SummaryMinor
 from . import images, logs
 from .axis import casa_memory
 from .cluster import cluster_for_run, machine_at_hand
+from .continuum import ContinuumImager
+from .continuum_plan import ContinuumPlan, make_continuum_plan
+from .continuum_scope import CONTINUUM
 from .description import load
 from .imager import ParallelCubeImager
 from .parameters import imager_parameters
 from .planning import OWN_PARAMETERS, Plan, check_own_parameters, make_plan
-from .products import history_lines, install
+from .products import history_lines, install, install_images
 from .records import Record
 from .sizing import Machine
 from .task import CasaTask, bind, signature
@@ -48,7 +51,7 @@ def plan(*args: Any, **kwargs: Any) -> Plan:
         As `ptclean` raises them, before it starts anything.
     """
     parameters = bind(_description, args, kwargs, function="plan")
-    return make_plan(parameters, _machine(parameters), _defaults)
+    return _make_plan(parameters)
 
 
 plan.__signature__ = signature(_description)  # type: ignore[attr-defined]
@@ -69,13 +72,20 @@ def run(parameters: dict[str, Any]) -> Record | None:
     """
     # tclean is called with the paths that the user gave, the engine with absolute ones.
     tclean = {k: v for k, v in parameters.items() if k not in OWN_PARAMETERS}
-    made = make_plan(parameters, _machine(parameters), _defaults)
+    made = _make_plan(parameters)
     for line in str(made).splitlines():
         logs.post(line, "WARN" if line.startswith("warning") else "INFO")
     history = history_lines("ptclean", parameters)
     if made.serial:
         return _run_serially(tclean, made, history)
+    if isinstance(made, ContinuumPlan):
+        return _run_continuum(parameters, made, history)
     return _run_parallel(parameters, made, history)
+
+
+def _make_plan(parameters: dict[str, Any]) -> Plan:
+    make = make_continuum_plan if parameters["specmode"] in CONTINUUM else make_plan
+    return make(parameters, _machine(parameters), _defaults)
 
 
 def _run_serially(tclean: dict[str, Any], made: Plan, history: list[str]) -> Record | None:
@@ -100,6 +110,16 @@ def _run_parallel(parameters: dict[str, Any], made: Plan, history: list[str]) ->
         summary, assembled = imager.run(history)
         install(assembled, made.imagename)
     logs.post(f"{imager.skipped} major cycles of chunks without a change of model were left out")
+    return _returned(summary, made)
+
+
+def _run_continuum(parameters: dict[str, Any], made: ContinuumPlan, history: list[str]) -> Record:
+    with (
+        work_directory(made.imagename) as directory,
+        cluster_for_run(made.nworkers, parameters["memory_limit"], made.casa_memory) as cluster,
+    ):
+        summary, products = ContinuumImager(made, cluster.client, directory).run(history)
+        install_images(products, made.imagename)
     return _returned(summary, made)
 
 

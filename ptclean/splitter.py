@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keep at most so many chunks in flight on the workers, each at home where its tools are.
+"""Keep at most so many pieces in flight on the workers, each at home where its tools are.
 
-The only module that submits tasks. A chunk's CASA tools live in the worker that took its first
+The only module that submits tasks. A piece is a chunk of a cube's channels
+(:mod:`ptclean.chunk_imager`), or a part of a continuum image's rows (:mod:`ptclean.part_imager`);
+this module speaks of chunks. A chunk's CASA tools live in the worker that took its first
 step, and hold locks on its images, so its further steps go there. When a worker dies, Dask runs
 its task again elsewhere, and so is each further step of its chunks; the tools are then rebuilt
 from disk as they were after the chunk's last complete step (:func:`ptclean.chunk_imager.step`).
@@ -11,16 +13,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from distributed import Client, Future, KilledWorker, as_completed, fire_and_forget
 
 from . import chunk_imager
-from .chunk_imager import ChunkJob
 from .errors import ChunkError, TaskError
 from .records import Record
 from .worker import Outcome, run
+
+
+class Job(Protocol):
+    """What must be known of a chunk here; its text names it to the user."""
+
+    @property
+    def run(self) -> str:
+        """Name of the run, unique among runs."""
+
+    @property
+    def index(self) -> int:
+        """Position among the chunks."""
+
+    @property
+    def cost(self) -> int:
+        """Grows with the time that a step takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +46,13 @@ class Step:
 
     Attributes
     ----------
-    job : ChunkJob
-    name : {'begin', 'set_beam', 'minor', 'major', 'finish'}
+    job : Job
+    name : str
+        Name of the step, such as ``'minor'``.
     arguments : dict
     """
 
-    job: ChunkJob
+    job: Job
     name: str
     arguments: Record = field(default_factory=dict)
 
@@ -49,14 +67,28 @@ class CubeSplitter:
         Most tasks in flight.
     on_outcome : callable
         Called with each step and the `Outcome` of its task as it completes, in the caller's thread.
+    step, forget : callable
+        What workers execute; as :func:`ptclean.chunk_imager.step` and `forget` there.
+    needs_less : str
+        What to try when workers run out of memory.
     """
 
     def __init__(
-        self, client: Client, nworkers: int, on_outcome: Callable[[Step, Outcome], None]
+        self,
+        client: Client,
+        nworkers: int,
+        on_outcome: Callable[[Step, Outcome], None],
+        *,
+        step: Callable[..., Any] = chunk_imager.step,
+        forget: Callable[..., None] = chunk_imager.forget,
+        needs_less: str = "use smaller chunks (chanchunks) or fewer workers (nworkers)",
     ) -> None:
         self._client = client
         self._nworkers = nworkers
         self._on_outcome = on_outcome
+        self._step = step
+        self._forget = forget
+        self._needs_less = needs_less
         self._home: dict[int, str] = {}
         self._steps_done: dict[int, int] = {}
         self._slots: list[str] = []
@@ -88,7 +120,7 @@ class CubeSplitter:
                 step, _ = running.pop(future)
                 outcome = self._outcome(future, step)
                 future.release()
-                index = step.job.chunk.index
+                index = step.job.index
                 results[index] = outcome.value
                 self._steps_done[index] = self._steps_done.get(index, 0) + 1
                 self._home[index] = outcome.worker
@@ -133,19 +165,19 @@ class CubeSplitter:
             self._client.cancel(futures, force=True)
             raise
 
-    def forget(self, job: ChunkJob, *, wait: bool) -> None:
+    def forget(self, job: Job, *, wait: bool) -> None:
         """Let workers close what they hold of a run, each after the task that it is at.
 
         Parameters
         ----------
-        job : ChunkJob
+        job : Job
             Any of the run.
         wait : bool
             Whether to wait for it; a run that failed does not.
         """
         futures = [
             self._client.submit(
-                chunk_imager.forget, job.run, workers=[address], pure=False, key=f"close-{uuid4()}"
+                self._forget, job.run, workers=[address], pure=False, key=f"close-{uuid4()}"
             )
             for name, address in self._workers().items()
             if name in self._home.values()
@@ -189,22 +221,22 @@ class CubeSplitter:
 
     def _choose(self, waiting: list[Step], worker: str) -> Step | None:
         """Choose the largest step that is at home at a worker, else one that has no home."""
-        homes = {step: self._home.get(step.job.chunk.index) for step in waiting}
+        homes = {step: self._home.get(step.job.index) for step in waiting}
         fitting = [step for step in waiting if homes[step] == worker] or [
             step for step in waiting if homes[step] not in self._slots
         ]
-        return max(fitting, key=lambda step: step.job.chunk.gridded_channels, default=None)
+        return max(fitting, key=lambda step: step.job.cost, default=None)
 
     def _submit(self, step: Step, address: str | None) -> Future:
         job = step.job
         return self._client.submit(
             run,
-            chunk_imager.step,
+            self._step,
             job,
-            self._steps_done.get(job.chunk.index, 0),
+            self._steps_done.get(job.index, 0),
             step.name,
             step.arguments,
-            key=f"{step.name}-chunk-{job.chunk.index:05d}-{uuid4()}",
+            key=f"{step.name}-chunk-{job.index:05d}-{uuid4()}",
             workers=None if address is None else [address],
             # Dask goes elsewhere only if that worker is gone.
             allow_other_workers=address is not None,
@@ -212,19 +244,18 @@ class CubeSplitter:
         )
 
     def _outcome(self, future: Future, step: Step) -> Outcome:
-        chunk = step.job.chunk
         try:
             outcome: Outcome = future.result()
         except TaskError as error:
             raise ChunkError(
-                str(chunk), step.name, str(error), "see that log for what CASA said before"
+                str(step.job), step.name, str(error), "see that log for what CASA said before"
             ) from error
         except KilledWorker as error:
             raise ChunkError(
-                str(chunk),
+                str(step.job),
                 step.name,
                 f"the workers that ran it died, {error.last_worker.name} last; the system kills "
                 "processes when memory is short",
-                "use smaller chunks (chanchunks) or fewer workers (nworkers)",
+                self._needs_less,
             ) from error
         return outcome

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ptclean is going to do with a call for a continuum image; as :mod:`ptclean.planning`."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from casatools import ms as measurement_set
+
+from . import images, memory
+from .axis import CubeAxes, resolve_axes, summarize_data
+from .casa_io import open_table
+from .config import setting
+from .continuum_scope import reason_for_serial
+from .memory import ImageSize, worker_memory, workers_that_fit
+from .parameters import absolute_paths, imaging_records
+from .partition import Part, choose_parts, cut_rows
+from .planning import OWN_PARAMETERS, Plan, check_parameters
+from .records import Record
+from .sizing import USABLE_OF_LIMIT, Machine, tclean_seconds
+
+_GIB = 2**30
+
+#: Bytes for each pixel of each image that an imager holds between its steps (measured: 8 with the
+#: standard gridder, 15 for two Taylor terms, 20 for a mosaic).
+_IDLE = 20
+
+#: What `ms.msselect` calls the entries of a selection record.
+_SELECTION = {
+    "spw": "spw",
+    "field": "field",
+    "timestr": "time",
+    "uvdist": "uvdist",
+    "antenna": "baseline",
+    "scan": "scan",
+    "obs": "observation",
+    "state": "scanintent",
+}
+
+
+@dataclass(frozen=True)
+class ContinuumPlan(Plan):
+    """What ptclean is going to do for a continuum image.
+
+    Attributes
+    ----------
+    parts : tuple of Part
+        Rows of each part of the data; they depend on the data and the image alone.
+    terms : int
+        Taylor terms.
+    ignores_chanchunks : bool
+        Whether `chanchunks` is set, which has no meaning for one channel.
+    """
+
+    parts: tuple[Part, ...] = ()
+    terms: int = 1
+    ignores_chanchunks: bool = False
+
+    def _table(self) -> list[tuple[str, str]]:
+        nx, ny, npol, _ = self.shape or (0, 0, 0, 0)
+        terms = f", {self.terms} Taylor terms" if self.terms > 1 else ""
+        limit = "none" if self.memory_limit is None else f"{self.memory_limit / _GIB:.2f} GiB"
+        rows = [part.nrows for part in self.parts]
+        sizes = f"{min(rows)}" if len(set(rows)) == 1 else f"{min(rows)} to {max(rows)}"
+        ignored = "; chanchunks has no meaning here" if self.ignores_chanchunks else ""
+        return [
+            ("image of", f"continuum, {nx} x {ny} pixels, {npol} Stokes{terms}"),
+            ("axis", f"{self.start / 1e9:.9f} GHz, {self.width / 1e6:.6f} MHz wide, {self.frame}"),
+            ("engine", f"{self.nworkers} worker{'s' * (self.nworkers != 1)}"),
+            ("parts", f"{len(self.parts)} of {sizes} rows, for any number of workers{ignored}"),
+            (
+                "memory",
+                f"{self.worker_memory / _GIB:.2f} GiB a worker, limit {limit}; "
+                f"CASA plans with {self.casa_memory} MB",
+            ),
+            ("reads", f"{self.rows} rows; up to {self.read_bytes / _GIB:.2f} GiB a pass"),
+        ]
+
+
+def make_continuum_plan(
+    parameters: dict[str, Any], machine: Machine, defaults: Mapping[str, Any]
+) -> ContinuumPlan:
+    """Plan a call with ``specmode='mfs'``.
+
+    Parameters
+    ----------
+    parameters, machine, defaults
+        As for :func:`ptclean.planning.make_plan`.
+
+    Returns
+    -------
+    ContinuumPlan
+
+    Raises
+    ------
+    ParameterError, RuntimeError, MemoryError
+        As :func:`ptclean.planning.make_plan`.
+    """
+    own = {name: parameters[name] for name in OWN_PARAMETERS}
+    tclean = {name: value for name, value in parameters.items() if name not in own}
+    check_parameters(tclean)
+    tclean = absolute_paths(tclean)
+    imagename = tclean["imagename"]
+    folder = os.path.dirname(imagename)
+    existing = set(images.image_products(imagename)) if os.path.isdir(folder) else set()
+    if reason := reason_for_serial(tclean, defaults, existing):
+        return ContinuumPlan(imagename, serial=reason, parameters=tclean)
+    # tclean does the same for mfs, and takes the old name for it.
+    records = imaging_records(tclean | {"specmode": "mfs", "perchanweightdensity": False})
+    axes = resolve_axes(records)
+    data = summarize_data(records)
+    rows = {key: _selected_rows(records.selection[key]) for key in sorted(records.selection)}
+    terms = tclean["nterms"] if tclean["deconvolver"] == "mtmfs" else 1
+    nx, ny, npol, _ = axes.shape
+    size = ImageSize(nx, ny, npol, tclean["gridder"])
+    visibilities = sum(
+        number * _channels(records.selection[key]) for key, number in rows.items() if number
+    )
+    wanted = setting("continuum-parts") or choose_parts(visibilities, size.pixels * terms)
+    known = {key: number for key, number in rows.items() if number is not None}
+    parts = cut_rows(known, wanted)
+    reason = _reason_in_data(axes, imagename, existing)
+    if None in rows.values() or not parts:
+        reason = (
+            "the selection leaves a measurement set without rows, and that is tclean's to judge"
+        )
+    elif reason is None and own["nworkers"] == 0:
+        seconds = tclean_seconds(
+            replace(size, npol=npol * terms),
+            1,
+            round(visibilities),
+            cleans=tclean["niter"] > 0,
+        )
+        reason = _reason_in_speed(seconds, machine.workers)
+    if reason:
+        return ContinuumPlan(imagename, serial=reason, parameters=tclean)
+    nworkers, needed, warnings = _fit(size, terms, len(parts), machine, own["nworkers"], tclean)
+    return ContinuumPlan(
+        imagename,
+        nworkers=nworkers,
+        shape=axes.shape,
+        start=axes.start,
+        width=axes.width,
+        frame=axes.frame,
+        rows=sum(known.values()),
+        read_bytes=data.bytes,
+        worker_memory=needed,
+        memory_limit=machine.limit,
+        casa_memory=memory.casa_budget(size, 1),
+        warnings=warnings,
+        parameters=tclean,
+        records=records,
+        coordinates=axes.coordinates,
+        parts=parts,
+        terms=terms,
+        ignores_chanchunks=own["chanchunks"] != -1,
+    )
+
+
+def _reason_in_data(axes: CubeAxes, imagename: str, existing: set[str]) -> str | None:
+    for product in sorted(existing):
+        name = f"{imagename}.{product}"
+        if not product.startswith("sumwt") and images.shape_and_coordinates(name)[0] != axes.shape:
+            return f"{name} exists with another shape, and what that means is tclean's to say"
+    return None
+
+
+def _reason_in_speed(seconds: float, workers: int) -> str | None:
+    if seconds < setting("small-cube-seconds"):
+        return (
+            f"the image is small (about {seconds:.0f} s), starting workers would take longer than "
+            "they save; nworkers makes it parallel all the same"
+        )
+    if workers == 1:
+        return "there is one processor core; nworkers makes it parallel all the same"
+    return None
+
+
+def _fit(
+    size: ImageSize,
+    terms: int,
+    parts: int,
+    machine: Machine,
+    nworkers: int,
+    tclean: Record,
+) -> tuple[int, int, tuple[str, ...]]:
+    """Choose workers; returns their number, the bytes that each takes, and warnings."""
+    wanted = min(nworkers or machine.workers, parts)
+    usable = machine.memory * memory.USABLE
+    if machine.limit is not None:
+        usable = min(usable, wanted * machine.limit * USABLE_OF_LIMIT)
+    fitting = wanted
+    while (
+        fitting > 1
+        and workers_that_fit(
+            fitting, worker_bytes(size, terms, math.ceil(parts / fitting), tclean), int(usable)
+        )
+        < fitting
+    ):
+        fitting -= 1
+    needed = worker_bytes(size, terms, math.ceil(parts / fitting), tclean)
+    if machine.limit is not None and needed > machine.limit * USABLE_OF_LIMIT:
+        raise MemoryError(
+            f"memory_limit={machine.limit / _GIB:.2f}GiB: an image of {size.nx} x {size.ny} pixels "
+            f"takes {needed / _GIB:.2f} GiB of a worker, which may fill "
+            f"{machine.limit * USABLE_OF_LIMIT / _GIB:.2f} GiB; give each worker at least "
+            f"{needed / USABLE_OF_LIMIT / _GIB:.1f}GiB, or make a smaller image"
+        )
+    warnings: list[str] = []
+    if needed > usable:
+        warnings.append(
+            f"a worker takes {needed / _GIB:.2f} GiB, of {usable / _GIB:.2f} GiB that are free: "
+            "the machine may run out of memory"
+        )
+    elif nworkers and fitting < wanted:
+        warnings.append(
+            f"nworkers={nworkers} of {needed / _GIB:.2f} GiB each do not fit into "
+            f"{usable / _GIB:.2f} GiB; {fitting} run at once. The images are the same"
+        )
+    return fitting, needed, tuple(warnings)
+
+
+def worker_bytes(size: ImageSize, terms: int, parts: int, tclean: Mapping[str, Any]) -> int:
+    """Bytes that a worker takes at its peak: gridding one part while it holds others, or cleaning.
+
+    Parameters
+    ----------
+    size : ImageSize
+    terms : int
+        Taylor terms.
+    parts : int
+        Parts that are at home in the worker.
+    tclean : mapping
+        tclean's parameters.
+
+    Returns
+    -------
+    int
+    """
+    base = worker_memory(size, 1)
+    gridding = (base - memory.WORKER_BASE) * terms
+    idle = _IDLE * size.pixels * terms * parts
+    scales = len(tclean["scales"]) or 1
+    # Products of all pairs of scales and of terms, and for each the PSFs and residuals.
+    planes = scales * (scales + 1) // 2 * terms * (terms + 1) // 2 + 4 * scales * terms
+    cleaning = 8 * size.nx * size.ny * planes if tclean["niter"] > 0 else 0
+    return int(memory.WORKER_BASE + idle + max(gridding, cleaning))
+
+
+def _selected_rows(selection: Record) -> int | None:
+    """Count the rows that a selection takes; None where CASA's own selection refuses."""
+    items = {key: selection[name] for name, key in _SELECTION.items() if selection.get(name)}
+    tool = measurement_set()
+    if not items:
+        with open_table(selection["msname"]) as tb:
+            return int(tb.nrows()) or None
+    try:
+        tool.open(selection["msname"])
+        if not tool.msselect(items):
+            return None
+        return int(tool.nrow(selected=True)) or None
+    except RuntimeError:
+        return None
+    finally:
+        tool.done()
+
+
+def _channels(selection: Record) -> float:
+    """Channels of a row, on average over the selected spectral windows."""
+    name, spw = selection["msname"], selection.get("spw", "")
+    if spw:
+        ranges = measurement_set().msseltoindex(name, spw=spw)["channel"]
+        windows = {int(window) for window, *_ in ranges}
+        chosen = sum(int((last - first) // step + 1) for _, first, last, step in ranges)
+        return chosen / max(1, len(windows))
+    with open_table(f"{name}/SPECTRAL_WINDOW") as tb:
+        return float(tb.getcol("NUM_CHAN").mean())
