@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from casatools import ms as measurement_set
 
 from . import images, memory
@@ -18,7 +19,7 @@ from .config import setting
 from .continuum_scope import reason_for_serial
 from .memory import ImageSize, worker_memory, workers_that_fit
 from .parameters import absolute_paths, imaging_records
-from .partition import Part, choose_parts, cut_rows
+from .partition import Part, choose_parts, cut_rows, has_simultaneous_fields
 from .planning import OWN_PARAMETERS, Plan, check_parameters
 from .records import Record
 from .sizing import USABLE_OF_LIMIT, Machine, tclean_seconds
@@ -28,6 +29,9 @@ _GIB = 2**30
 #: Bytes for each pixel of each image that an imager holds between its steps (measured: 8 with the
 #: standard gridder, 15 for two Taylor terms, 20 for a mosaic).
 _IDLE = 20
+
+#: Rows of a measurement set that are read at a time.
+_ROWS_AT_ONCE = 1_000_000
 
 #: What `ms.msselect` calls the entries of a selection record.
 _SELECTION = {
@@ -111,7 +115,8 @@ def make_continuum_plan(
         return ContinuumPlan(imagename, serial=reason, parameters=tclean)
     # tclean does the same for mfs, and takes the old name for it.
     records = imaging_records(tclean | {"specmode": "mfs", "perchanweightdensity": False})
-    axes = resolve_axes(records)
+    # A start model would be copied now, to where its name says.
+    axes = resolve_axes(replace(records, image={**records.image, "startmodel": ""}))
     data = summarize_data(records)
     rows = {key: _selected_rows(records.selection[key]) for key in sorted(records.selection)}
     terms = tclean["nterms"] if tclean["deconvolver"] == "mtmfs" else 1
@@ -123,12 +128,11 @@ def make_continuum_plan(
     wanted = setting("continuum-parts") or choose_parts(visibilities, size.pixels * terms)
     known = {key: number for key, number in rows.items() if number is not None}
     parts = cut_rows(known, wanted)
-    reason = _reason_in_data(axes, imagename, existing)
     if None in rows.values() or not parts:
-        reason = (
-            "the selection leaves a measurement set without rows, and that is tclean's to judge"
-        )
-    elif reason is None and own["nworkers"] == 0:
+        reason = "there are no rows selected in a measurement set, which is tclean's to judge"
+    else:
+        reason = _reason_in_files(axes, tclean, existing) or _reason_in_data(records.selection)
+    if reason is None and own["nworkers"] == 0:
         seconds = tclean_seconds(
             replace(size, npol=npol * terms),
             1,
@@ -161,11 +165,24 @@ def make_continuum_plan(
     )
 
 
-def _reason_in_data(axes: CubeAxes, imagename: str, existing: set[str]) -> str | None:
+def _reason_in_files(axes: CubeAxes, tclean: Record, existing: set[str]) -> str | None:
+    """Say why tclean is to judge the files that there are."""
     for product in sorted(existing):
-        name = f"{imagename}.{product}"
+        name = f"{tclean['imagename']}.{product}"
         if not product.startswith("sumwt") and images.shape_and_coordinates(name)[0] != axes.shape:
             return f"{name} exists with another shape, and what that means is tclean's to say"
+    model = tclean["startmodel"]
+    for each in model if isinstance(model, list) else [model]:
+        if each and not os.path.isdir(each):
+            return f"startmodel={model!r}, which does not exist"
+    return None
+
+
+def _reason_in_data(selection: Mapping[str, Record]) -> str | None:
+    """Say what in the data makes a part of the rows another thing than the same rows in tclean."""
+    for each in selection.values():
+        if has_simultaneous_fields(_times_and_fields(each)):
+            return f"fields in {each['msname']} are observed at the same time, as by subarrays"
     return None
 
 
@@ -267,6 +284,23 @@ def _selected_rows(selection: Record) -> int | None:
         return None
     finally:
         tool.done()
+
+
+def _times_and_fields(selection: Record) -> Iterator[tuple[Any, Any]]:
+    """Read times and fields of the selected fields, if there are several, piece by piece."""
+    name, field = selection["msname"], selection.get("field", "")
+    with open_table(f"{name}/FIELD") as tb:
+        chosen = list(range(tb.nrows()))
+    if field:
+        chosen = [int(i) for i in measurement_set().msseltoindex(name, field=field)["field"]]
+    if len(chosen) < 2:
+        return
+    with open_table(name) as tb:
+        for start in range(0, tb.nrows(), _ROWS_AT_ONCE):
+            fields = tb.getcol("FIELD_ID", start, _ROWS_AT_ONCE)
+            times = tb.getcol("TIME", start, _ROWS_AT_ONCE)
+            taken = np.isin(fields, chosen)
+            yield times[taken], fields[taken]
 
 
 def _channels(selection: Record) -> float:

@@ -13,8 +13,11 @@ wants to know of an observation.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .records import Record
 
@@ -130,3 +133,24 @@ def choose_parts(visibilities: float, pixels: int) -> int:
         Between `FEWEST_PARTS` and `MOST_PARTS`.
     """
     return max(FEWEST_PARTS, min(MOST_PARTS, math.floor(visibilities / max(1, pixels))))
+
+
+def has_simultaneous_fields(
+    rows: Iterable[tuple[NDArray[np.float64], NDArray[np.integer]]],
+) -> bool:
+    """Tell whether rows of several fields have the same time, as those of subarrays may.
+
+    CASA then takes the phase centre of one of them for the other, and of which one depends on the
+    rows that it grids together (``VisBufferUtil::getPhaseCenter`` remembers phase centres by time;
+    measured: 80 % of the peak).
+
+    Parameters
+    ----------
+    rows : iterable of two arrays
+        Times and fields of the rows, piece by piece.
+    """
+    pairs = np.empty((0, 2))
+    for times, fields in rows:
+        new = np.stack([times, fields.astype(float)], axis=1)
+        pairs = np.unique(np.concatenate([pairs, new]), axis=0)
+    return len(np.unique(pairs[:, 0])) < len(pairs)

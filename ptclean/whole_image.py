@@ -20,6 +20,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from casatools import synthesisdeconvolver, synthesisimager, synthesisnormalizer
 
 from . import images
@@ -82,8 +83,10 @@ class WholeImage:
             # Under another name than the image's: CASA makes a PSF of the density's shape with it.
             adder = self._adding_normalizer(os.path.join(self._scratch, "density"))
             adder.gatherweightdensity()
-            self._place_density(adder.scatterweightdensity())
+            made = adder.scatterweightdensity()
             adder.done()
+            self._set_robustness(made)
+            self._place_density(made)
 
     def make_density(self) -> None:
         """Find the density of all data, where it cannot be had from the parts."""
@@ -247,6 +250,23 @@ class WholeImage:
                     info = tb.getkeyword("miscinfo")
                     if info.pop(_GATHERED_KEYWORD, None) is not None:
                         tb.putkeyword("miscinfo", info)
+
+    def _set_robustness(self, density: str) -> None:
+        """Write the scale of briggs weights that follows from the density of all data.
+
+        The normaliser makes it of the parts', and it is not a number where a part is flagged
+        altogether. The same sums as in ``VisImagingWeight::setWeightDensity``.
+        """
+        weighting = self._records.weighting
+        if weighting["rmode"] != "norm" or weighting["type"] != "briggs":
+            return
+        with open_table(density, write=True) as tb:
+            cells = tb.getcell("map", 0).astype(np.float64)
+            info = tb.getkeyword("miscinfo")
+            mean = np.square(cells).sum() / cells.sum()
+            scale = np.square(5 * 10.0 ** -weighting["robust"]) / mean
+            info["f2"] = np.array([np.float32(scale)], dtype=info["f2"].dtype)
+            tb.putkeyword("miscinfo", info)
 
     def _place_density(self, made: str) -> None:
         assert self.job.density is not None
