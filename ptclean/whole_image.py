@@ -15,6 +15,7 @@ begins anew (`StateLostError`).
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -67,6 +68,9 @@ class WholeImage:
         os.makedirs(self._scratch)
         with self._step():
             records = self._records
+            # Found anew, the frequency may differ in its last bit: conversions between frames go
+            # by what the process has converted before.
+            records.image["csys"] = copy.deepcopy(self.job.coordinates)
             self._imager = synthesisimager()
             select_and_define(self._imager, records)
             self._imager.normalizerinfo(records.normalization)

@@ -113,10 +113,10 @@ def test_plan_is_plain_data(line_ms, images_folder):
 
 
 def test_serial_plan_says_why_and_plans_nothing_else(line_ms, images_folder):
-    made = plan(line_ms, imagename="line", specmode="mfs", nworkers=2)
-    assert made.serial == "specmode='mfs'"
+    made = plan(line_ms, imagename="line", specmode="cubedata", nworkers=2)
+    assert made.serial == "specmode='cubedata'"
     assert (made.chunks, made.shape) == ((), None)
-    assert "tclean, serially: specmode='mfs'" in str(made)
+    assert "tclean, serially: specmode='cubedata'" in str(made)
     assert json.dumps(made.as_dict())
 
 

@@ -212,7 +212,6 @@ def test_cube_does_not_depend_on_casas_memory(line_ms: str, tmp_path: Path) -> N
 
 
 SERIAL: dict[str, dict[str, Any]] = {
-    "specmode='mfs'": {"specmode": "mfs", "start": "", "nchan": -1},
     "deconvolver='asp'": {"deconvolver": "asp"},
     "mask='circle": {"mask": "circle[[32pix,32pix],9pix], range=[1chan,2chan]"},
     "specmode='cubedata'": {"specmode": "cubedata"},
