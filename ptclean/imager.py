@@ -301,9 +301,8 @@ class ParallelCubeImager:
         )
         return results
 
-    @staticmethod
-    def _note(step: Step, outcome: Outcome) -> None:
-        if step.job.automasks:
+    def _note(self, step: Step, outcome: Outcome) -> None:
+        if self._automasks:
             warnings = [line for line in outcome.warnings if not speaks_of_a_chunk(line.message)]
             outcome = replace(outcome, warnings=warnings)
         logs.forward_warnings(outcome)
