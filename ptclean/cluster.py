@@ -66,6 +66,9 @@ _POLL_INTERVAL = 0.05
 
 _LINES_OF_EVIDENCE = 20
 
+#: Time after which Dask gives up a task that finds no worker.
+NO_WORKERS_TIMEOUT = "10s"
+
 #: Part of a worker's limit that is planned with on a cluster of the user's, where Dask pauses
 #: workers at 80 % unless told otherwise.
 _BELOW_PAUSE = 0.85
@@ -332,7 +335,9 @@ class DaskClusterManager:
                     "distributed.comm.timeouts.tcp": comm_timeout,
                     # A worker may be silent for as long as one call of CASA takes.
                     "distributed.scheduler.worker-ttl": None,
-                    "distributed.scheduler.no-workers-timeout": self._start_timeout,
+                    # Tasks that found no worker in that time are submitted again, for as long as
+                    # workers may take to start (:mod:`ptclean.splitter`).
+                    "distributed.scheduler.no-workers-timeout": NO_WORKERS_TIMEOUT,
                     "distributed.scheduler.allowed-failures": setting("allowed-failures"),
                     # The nanny of a killed worker must have the time to start it anew.
                     "distributed.deploy.lost-worker-timeout": self._start_timeout,

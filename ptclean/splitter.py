@@ -11,17 +11,24 @@ from disk as they were after the chunk's last complete step (:func:`ptclean.chun
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import uuid4
 
+from dask.utils import parse_timedelta
 from distributed import Client, Future, KilledWorker, as_completed, fire_and_forget
+from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
 from . import chunk_imager
+from .config import setting
 from .errors import ChunkError, TaskError
 from .records import Record
 from .worker import Outcome, run
+
+#: What Dask says of a task that has found no worker in time.
+_NO_WORKER = (NoValidWorkerError, NoWorkerError)
 
 
 class Job(Protocol):
@@ -92,6 +99,7 @@ class CubeSplitter:
         self._home: dict[int, str] = {}
         self._steps_done: dict[int, int] = {}
         self._slots: list[str] = []
+        self._stranded_since: float | None = None
 
     def run(self, steps: Iterable[Step]) -> dict[int, Any]:
         """Run steps of different chunks, and wait for all of them.
@@ -118,6 +126,10 @@ class CubeSplitter:
             self._fill(waiting, running, completed)
             for future in completed:
                 step, _ = running.pop(future)
+                if self._is_stranded(future):
+                    waiting.append(step)
+                    self._fill(waiting, running, completed)
+                    continue
                 outcome = self._outcome(future, step)
                 future.release()
                 index = step.job.index
@@ -145,10 +157,13 @@ class CubeSplitter:
         TaskError
             If a call failed; the others are cancelled.
         """
-        alive = self._workers()
-        addresses = [alive[name] for name in self._slots if name in alive] or None
-        futures = [
-            self._client.submit(
+        running: dict[Future, Any] = {}
+        completed = as_completed(loop=self._client.loop)
+
+        def submit(argument: Any) -> None:
+            alive = self._workers()
+            addresses = [alive[name] for name in self._slots if name in alive] or None
+            future = self._client.submit(
                 run,
                 function,
                 argument,
@@ -157,12 +172,20 @@ class CubeSplitter:
                 allow_other_workers=addresses is not None,
                 pure=False,
             )
-            for argument in arguments
-        ]
+            running[future] = argument
+            completed.add(future)
+
         try:
-            self._client.gather(futures)
+            for argument in arguments:
+                submit(argument)
+            for future in completed:
+                argument = running.pop(future)
+                if self._is_stranded(future):
+                    submit(argument)
+                else:
+                    future.result()
         except BaseException:
-            self._client.cancel(futures, force=True)
+            self._client.cancel(list(running), force=True)
             raise
 
     def forget(self, job: Job, *, wait: bool) -> None:
@@ -243,6 +266,21 @@ class CubeSplitter:
             pure=False,
         )
 
+    def _is_stranded(self, future: Future) -> bool:
+        """Tell whether a task found no worker, and is to be submitted again.
+
+        Dask's scheduler lets a task that prefers a worker go elsewhere when that worker is gone,
+        but not when all workers were gone at once and others came after
+        (``Scheduler.bulk_schedule_unrunnable_after_adding_worker``). It gives the task up after
+        ``distributed.scheduler.no-workers-timeout``.
+        """
+        if future.status != "error" or not isinstance(future.exception(), _NO_WORKER):
+            self._stranded_since = None
+            return False
+        now = time.monotonic()
+        self._stranded_since = self._stranded_since or now
+        return now - self._stranded_since < parse_timedelta(setting("start-timeout"))
+
     def _outcome(self, future: Future, step: Step) -> Outcome:
         try:
             outcome: Outcome = future.result()
@@ -257,5 +295,12 @@ class CubeSplitter:
                 f"the workers that ran it died, {error.last_worker.name} last; the system kills "
                 "processes when memory is short",
                 self._needs_less,
+            ) from error
+        except _NO_WORKER as error:
+            raise ChunkError(
+                str(step.job),
+                step.name,
+                f"no worker has been there for {setting('start-timeout')}: {error}",
+                "see the workers' own output for why they ended, and start others",
             ) from error
         return outcome

@@ -138,10 +138,15 @@ def test_failure_leaves_earlier_images_alone(
     assert not list(tmp_path.glob("cube.ptclean*"))
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
 def test_killed_workers_change_nothing(
-    line_ms: str, reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at_once: int, line_ms: str, reference: str, tmp_path: Path
 ) -> None:
-    """Chunks of a worker that dies, in whichever step, are taken up by another."""
+    """Chunks of a worker that dies, in whichever step, are taken up by another.
+
+    Where all die at once there is none at first, and those that come are not the ones that tasks
+    were meant for.
+    """
     choose = random.Random(5921)
     killed: list[int] = []
     over = threading.Event()
@@ -155,8 +160,7 @@ def test_killed_workers_change_nothing(
                 for process in psutil.Process().children(recursive=True)
                 if any("spawn_main" in word for word in process.cmdline())
             ]
-            if workers:
-                victim = choose.choice(workers)
+            for victim in choose.sample(workers, min(at_once, len(workers))):
                 victim.kill()
                 killed.append(victim.pid)
 
