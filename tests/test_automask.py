@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -145,7 +146,9 @@ def test_same_cube(
 #: Ends of the clean that are not the usual one, and what tclean returns.
 ENDS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "nothing found": ({"noisethreshold": 1000.0}, {"iterdone": 0, "stopcode": 7}),
-    # tclean then leaves the masks of both before and after the minor cycle.
+    # tclean then leaves the masks of before and after the minor cycle. The latter are not compared:
+    # CASA reads noise statistics beyond their end for them (``autoMaskByMultiThreshold`` takes the
+    # index of a vector for statistics that have become a matrix), and finds now this, now that.
     "no iteration": ({"minpsffraction": 1.5, "maxpsffraction": 2.0}, {"iterdone": 0}),
     # The first plane's mask tells CASA where to look for the noise of all.
     "masked all over": (
@@ -179,11 +182,13 @@ def test_same_end(
     warned = log().count("No regions found by automasking")
     found = image_in_chunks(ms, tmp_path, 2, **(CUBE | arguments))
     assert log().count("No regions found by automasking") == 2 * warned
+    if end == "no iteration":
+        assert (tmp_path / "ptclean.prev.mask").is_dir()
+        for name in ("tclean", "ptclean"):
+            shutil.rmtree(tmp_path / f"{name}.mask")
     assert_same_images(tmp_path / "tclean", tmp_path / "ptclean")
     assert_same_return(expected, found)
     assert {key: found[key] for key in returned} == returned
-    if end == "no iteration":
-        assert ".prev.mask" in list_products(tmp_path / "ptclean")
     if end == "masked all over":
         assert channels_masked(tmp_path / "ptclean")[0] == 64 * 64
     if end == "blank channels":
@@ -202,7 +207,8 @@ def test_killed_workers_change_nothing(
         # Not before the first masks, which are the beginning of what has to be found again.
         while not over.wait(0.05) and not list(tmp_path.glob("ptclean.ptclean/chunk-*/history")):
             pass
-        while not over.wait(choose.uniform(0.8, 1.4)) and len(killed) < 3:
+        # One at a time: the first is replaced before the second dies.
+        while not over.wait(8.0 if killed else choose.uniform(1.0, 2.0)) and len(killed) < 2:
             workers = [
                 process
                 for process in psutil.Process().children(recursive=True)
