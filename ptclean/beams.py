@@ -28,6 +28,15 @@ KEYS = ("perplanebeams", "restoringbeam")
 _NO_BEAM = 1e-6
 
 
+def is_single(restoringbeam: str | Sequence[str]) -> bool:
+    """Tell whether tclean's `restoringbeam` is one beam for all planes, given or common.
+
+    Lists of more than three values are none (``SynthesisParamsDeconv::fromRecord``).
+    """
+    values = [restoringbeam] if isinstance(restoringbeam, str) else list(restoringbeam)
+    return 1 <= len(values) <= 3 and values != [""]
+
+
 def area(beam: Record) -> float:
     """Product of the axes of a beam, in arcsec squared."""
     return float(beam["major"]["value"]) * float(beam["minor"]["value"])

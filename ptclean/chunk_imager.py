@@ -112,7 +112,7 @@ class ChunkJob:
     @property
     def has_one_beam(self) -> bool:
         """Whether the cube is restored with one beam, given or common."""
-        return self.records.deconvolution["restoringbeam"] not in ("", [], [""])
+        return beams.is_single(self.records.deconvolution["restoringbeam"])
 
     def folder(self, chunk: Chunk | None = None) -> str:
         """Directory of a chunk's images, this one's if none is given."""

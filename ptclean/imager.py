@@ -251,7 +251,7 @@ class ParallelCubeImager:
 
     def _common_beam(self) -> list[str] | None:
         """Find the beam for ``restoringbeam='common'``: that of the whole cube, by CASA."""
-        if self._records.deconvolution["restoringbeam"] != "common":
+        if self._records.deconvolution["restoringbeam"] not in ("common", ["common"]):
             return None
         parts = [f"{job.core()}.psf" for job in self.jobs]
         beam = images.common_beam(parts, os.path.join(self.jobs[0].directory, "common"))

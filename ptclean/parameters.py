@@ -16,6 +16,7 @@ import os
 from typing import Any
 
 from casatasks.private.imagerhelpers.input_parameters import ImagerParameters
+from casatools import synthesisdeconvolver
 
 from .records import ImagingRecords
 
@@ -92,6 +93,23 @@ def imaging_records(parameters: Parameters) -> ImagingRecords:
         deconvolution=arguments.getDecPars()["0"],
         iteration=arguments.getIterPars(),
     )
+
+
+def check_deconvolution(records: ImagingRecords) -> None:
+    """Have CASA look at what it would be told to deconvolve and to restore with.
+
+    tclean does so before it makes any image.
+
+    Raises
+    ------
+    RuntimeError
+        CASA's own, the same as tclean's, for parameters that make no sense to it.
+    """
+    deconvolver = synthesisdeconvolver()
+    try:
+        deconvolver.setupdeconvolution(decpars=records.deconvolution)
+    finally:
+        deconvolver.done()
 
 
 def imager_parameters(parameters: Parameters, **changes: Any) -> ImagerParameters:

@@ -26,7 +26,7 @@ from .config import setting
 from .control import block_channels, lone_channels, separate_planes
 from .errors import ParameterError
 from .memory import ImageSize
-from .parameters import absolute_paths, imaging_records
+from .parameters import absolute_paths, check_deconvolution, imaging_records
 from .records import ImagingRecords
 from .scope import AUTOMASK, is_path, masks, reason_for_serial
 from .sizing import Machine, size_run, tclean_seconds
@@ -183,6 +183,8 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     records = imaging_records(tclean)
     axes = resolve_axes(records)
     data = summarize_data(records)
+    if tclean["niter"] > 0 or tclean["restoration"]:
+        check_deconvolution(records.named(imagename))
     nx, ny, npol, nchan = axes.shape
     size = ImageSize(nx, ny, npol, tclean["gridder"])
     cleans = tclean["niter"] > 0

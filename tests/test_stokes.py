@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Cubes of several Stokes planes, and all deconvolvers of cubes, are tclean's.
 
-Beams, thresholds and masks of such cubes are here as well, where they depend on the planes.
+So are beams, limits of the primary beam and stopping rules in the forms that are seldom used.
 """
 
 from __future__ import annotations
@@ -211,6 +211,54 @@ def test_noise_of_planes_in_chunks_of_two(line_ms: str, tmp_path: Path) -> None:
         assert bool(made.serial) == serial, (chanchunks, nchan)
         one_plane = arguments | {"stokes": "I"}
         assert plan(line_ms, nworkers=2, chanchunks=chanchunks, **one_plane).serial is None
+
+
+# Beams, limits and stopping rules
+
+
+REGION = "circle[[32pix,32pix],9pix]"
+
+FORMS: dict[str, dict[str, Any]] = {
+    "beam of two values": {"restoringbeam": ["0.9arcsec", "0.7arcsec"], "pbcor": True},
+    "common beam, in a list": {"restoringbeam": ["common"], "pbcor": True},
+    "beam of four values, which is none": {"restoringbeam": ["9mas", "8mas", "0deg", "1mas"]},
+    "noise within a mask": {"threshold": "", "nsigma": 4.0, "mask": REGION, "nmajor": 4},
+    "noise and threshold": {"threshold": "80mJy", "nsigma": 3.0, "nmajor": 2},
+    "noise within the primary beam": {"threshold": "", "nsigma": 3.0, "usemask": "pb"},
+    "iterations of a cycle": {"cycleniter": 7, "niter": 40, "nmajor": -1},
+    "fractions": {"minpsffraction": 0.6, "maxpsffraction": 0.6, "gain": 0.2, "nmajor": 2},
+    "no major cycle": {"nmajor": 0},
+    "negative limit": {"pblimit": -0.2, "pbcor": True},
+    "no limit": {"pblimit": 0.0, "pbcor": True},
+    "high limit": {"pblimit": 0.9, "pbcor": True, "mask": REGION, "pbmask": 0.95},
+    "threshold, a number": {"threshold": 0.05, "niter": 200, "nmajor": 2},
+    "threshold without a unit": {"threshold": "0.05", "niter": 200, "nmajor": 2},
+    "threshold above all": {"threshold": "100Jy"},
+}
+
+
+@pytest.mark.parametrize("case", FORMS)
+def test_seldom_used_forms(
+    case: str, line_ms: str, cluster: DaskClusterManager, tmp_path: Path
+) -> None:
+    arguments = CUBE | {"start": 4, "nmajor": 1, "fullsummary": True} | FORMS[case]
+    size = 1 if "four" in case or "mask" in case else 2
+    assert_same_as_tclean(line_ms, tmp_path, chanchunks=size, **arguments)
+
+
+@pytest.mark.parametrize("beam", ["0.9", ["0.7arcsec", "0.8arcsec"]])
+def test_beam_that_tclean_refuses(
+    beam: str | list[str], line_ms: str, cluster: DaskClusterManager, tmp_path: Path
+) -> None:
+    """It is refused as by tclean, before there are images."""
+    messages = []
+    for task, own in ((tclean, {}), (ptclean, {"nworkers": 2})):
+        arguments = CUBE | {"restoringbeam": beam, "imagename": str(tmp_path / "cube")} | own
+        with pytest.raises(RuntimeError, match="Cannot construct a restoringbeam") as refusal:
+            task(line_ms, **arguments)
+        messages.append(str(refusal.value))
+    assert messages[0] == messages[1]
+    assert not list(tmp_path.iterdir())
 
 
 # The records of a minor cycle
