@@ -518,7 +518,7 @@ def test_selection_of_a_part():
 
 def test_number_of_parts_follows_from_data_and_image():
     assert choose_parts(30_000, 6400) == FEWEST_PARTS
-    assert choose_parts(8.5e6, 1_000_000) == 8
+    assert choose_parts(25e6, 1_000_000) == 8
     assert choose_parts(1e10, 1_000_000) == MOST_PARTS
 
 
