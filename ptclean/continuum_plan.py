@@ -19,7 +19,7 @@ from .config import setting
 from .continuum_scope import reason_for_serial
 from .memory import ImageSize, worker_memory, workers_that_fit
 from .parameters import absolute_paths, imaging_records
-from .partition import Part, choose_parts, cut_rows, has_simultaneous_fields
+from .partition import Part, choose_parts, cut_rows, has_simultaneous_fields, have_all_times
 from .planning import OWN_PARAMETERS, Plan, check_parameters
 from .records import Record
 from .sizing import USABLE_OF_LIMIT, Machine, tclean_seconds
@@ -125,13 +125,18 @@ def make_continuum_plan(
     visibilities = sum(
         number * _channels(records.selection[key]) for key, number in rows.items() if number
     )
-    wanted = setting("continuum-parts") or choose_parts(visibilities, size.pixels * terms)
+    interleaved = any(":" in each["spw"] for each in records.selection.values())
+    wanted = setting("continuum-parts") or choose_parts(
+        visibilities, size.pixels * terms, interleaved=interleaved
+    )
     known = {key: number for key, number in rows.items() if number is not None}
-    parts = cut_rows(known, wanted)
+    parts = cut_rows(known, wanted, interleaved=interleaved)
     if None in rows.values() or not parts:
         reason = "there are no rows selected in a measurement set, which is tclean's to judge"
     else:
-        reason = _reason_in_files(axes, tclean, existing) or _reason_in_data(records.selection)
+        reason = _reason_in_files(axes, tclean, existing) or _reason_in_data(
+            records.selection, len(parts), interleaved=interleaved
+        )
     if reason is None and own["nworkers"] == 0:
         seconds = tclean_seconds(
             replace(size, npol=npol * terms),
@@ -151,7 +156,7 @@ def make_continuum_plan(
         width=axes.width,
         frame=axes.frame,
         rows=sum(known.values()),
-        read_bytes=data.bytes,
+        read_bytes=data.bytes * (len(parts) if interleaved else 1),
         worker_memory=needed,
         memory_limit=machine.limit,
         casa_memory=memory.casa_budget(size, 1),
@@ -178,11 +183,18 @@ def _reason_in_files(axes: CubeAxes, tclean: Record, existing: set[str]) -> str 
     return None
 
 
-def _reason_in_data(selection: Mapping[str, Record]) -> str | None:
+def _reason_in_data(
+    selection: Mapping[str, Record], parts: int, *, interleaved: bool
+) -> str | None:
     """Say what in the data makes a part of the rows another thing than the same rows in tclean."""
     for each in selection.values():
         if has_simultaneous_fields(_times_and_fields(each)):
             return f"fields in {each['msname']} are observed at the same time, as by subarrays"
+        if interleaved and not have_all_times(*_times_windows_fields(each), parts):
+            return (
+                f"spw={each['spw']!r} selects channels, which CASA widens by the Doppler shift "
+                f"among the rows that it grids, and {parts} parts would not have the same times"
+            )
     return None
 
 
@@ -268,9 +280,26 @@ def worker_bytes(size: ImageSize, terms: int, parts: int, tclean: Mapping[str, A
     return int(memory.WORKER_BASE + idle + max(gridding, cleaning))
 
 
+def _selection_items(selection: Record) -> Record:
+    return {key: selection[name] for name, key in _SELECTION.items() if selection.get(name)}
+
+
+def _times_windows_fields(selection: Record) -> tuple[Any, Any, Any]:
+    """Read times, data descriptions and fields of the selected rows."""
+    tool = measurement_set()
+    try:
+        tool.open(selection["msname"])
+        tool.msselect(_selection_items(selection))
+        names = ("time", "data_desc_id", "field_id")
+        columns = tool.getdata(list(names))
+        return columns[names[0]], columns[names[1]], columns[names[2]]
+    finally:
+        tool.done()
+
+
 def _selected_rows(selection: Record) -> int | None:
     """Count the rows that a selection takes; None where CASA's own selection refuses."""
-    items = {key: selection[name] for name, key in _SELECTION.items() if selection.get(name)}
+    items = _selection_items(selection)
     tool = measurement_set()
     if not items:
         with open_table(selection["msname"]) as tb:

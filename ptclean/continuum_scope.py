@@ -43,12 +43,12 @@ _UNSET = ("outlierfile", "psfphasecenter", "vptable")
 _EMPTY: tuple[Any, ...] = ("", [], [""], None)
 
 #: Parameters with conditions of their own, in `_reason_in_values`.
-_RULED = ("nmajor", "niter", "phasecenter", "wprojplanes", "spw")
+_RULED = ("nmajor", "niter", "phasecenter", "wprojplanes")
 
 #: Parameters of which any value is handed on to CASA as tclean hands it on, or of no effect there.
 _HANDED_ON = frozenset(
     """
-    vis selectdata field timerange uvrange antenna scan observation intent datacolumn
+    vis selectdata field spw timerange uvrange antenna scan observation intent datacolumn
     imagename imsize cell projection nchan start width outframe veltype restfreq interpolation
     perchanweightdensity mosweight aterm psterm wbawp cfcache computepastep rotatepastep
     pointingoffsetsigdev pblimit scales nterms smallscalebias fusedthreshold largestscale reffreq
@@ -109,12 +109,6 @@ def _reason_in_values(parameters: dict[str, Any]) -> str | None:
             return f"{name}={parameters[name]!r}"
     if not _is_direction(parameters["phasecenter"]):
         return f"phasecenter={parameters['phasecenter']!r}"
-    spw = parameters["spw"]
-    if any(":" in each for each in (spw if isinstance(spw, list) else [spw])):
-        return (
-            f"spw={spw!r} selects channels, and CASA widens such a selection by the Doppler shift "
-            "among the rows that it grids"
-        )
     if parameters["gridder"] == "wproject" and parameters["wprojplanes"] < 1:
         return (
             f"wprojplanes={parameters['wprojplanes']!r}, which CASA chooses from the rows that it "

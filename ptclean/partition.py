@@ -8,6 +8,12 @@ alone, never on workers or memory: the parts' images are added in a fixed order,
 comes out the same on any machine. Each part takes its share of each measurement set, as in CASA's
 own parallel imaging, so that all parts have rows of the first one, from which CASA takes what it
 wants to know of an observation.
+
+Where channels are selected the rows are interleaved. CASA turns such a selection into frequencies
+in another frame, and widens it by the Doppler shift among the rows that it is given
+(``SynthesisImagerVi2::selectData``, ``MSUtil::getFreqRangeInSpw``). Parts of other times would have
+other channels (measured with 7 hours of data: a sixth of the weights); parts with rows of all times
+have those of tclean.
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ from .records import Record
 #: saves.
 FEWEST_PARTS = 4
 MOST_PARTS = 32
+MOST_INTERLEAVED = 8
 
 #: Visibilities for each pixel of a part that make its fixed costs a third of the gridding's.
 _PER_PIXEL = 3
@@ -38,21 +45,21 @@ class Part:
     ----------
     index : int
         Position among the parts.
-    rows : tuple of (str, int, int)
+    rows : tuple of (str, int, int, int)
         Of each measurement set that has rows in the part: its key in the selection, and the rows
-        ``first <= row < stop`` among its selected ones, counted from 0.
+        ``range(first, stop, step)`` among its selected ones.
     totals : tuple of int
         Selected rows of these measurement sets, all parts together.
     """
 
     index: int
-    rows: tuple[tuple[str, int, int], ...]
+    rows: tuple[tuple[str, int, int, int], ...]
     totals: tuple[int, ...]
 
     @property
     def nrows(self) -> int:
         """Number of rows."""
-        return sum(stop - first for _, first, stop in self.rows)
+        return sum(len(range(*rows)) for _, *rows in self.rows)
 
     def selection(self, whole: Mapping[str, Record]) -> dict[str, Record]:
         """Return the selection records of this part.
@@ -69,9 +76,12 @@ class Part:
             selection. The first part has no lower limit and the last no upper one.
         """
         result = {}
-        for (key, first, stop), total in zip(self.rows, self.totals, strict=True):
-            conditions = [f"ROWNUMBER() > {first}"] * (first > 0)
-            conditions += [f"ROWNUMBER() <= {stop}"] * (stop < total)
+        for (key, first, stop, step), total in zip(self.rows, self.totals, strict=True):
+            if step > 1:
+                conditions = [f"ROWNUMBER() % {step} == {(first + 1) % step}"]
+            else:
+                conditions = [f"ROWNUMBER() > {first}"] * (first > 0)
+                conditions += [f"ROWNUMBER() <= {stop}"] * (stop < total)
             result[key] = {**whole[key], "taql": " && ".join(conditions)}
         return result
 
@@ -79,7 +89,7 @@ class Part:
         return f"part {self.index} of the data ({self.nrows} rows)"
 
 
-def cut_rows(rows: Mapping[str, int], parts: int) -> tuple[Part, ...]:
+def cut_rows(rows: Mapping[str, int], parts: int, *, interleaved: bool = False) -> tuple[Part, ...]:
     """Cut the selected rows of measurement sets into parts of nearly equal size.
 
     Parameters
@@ -88,11 +98,13 @@ def cut_rows(rows: Mapping[str, int], parts: int) -> tuple[Part, ...]:
         Selected rows of each measurement set, by its key, in the order of selection.
     parts : int
         Parts wanted; no more come out than the first measurement set with any rows has rows.
+    interleaved : bool
+        Whether each part takes every so-manieth row, and not rows that follow each other.
 
     Returns
     -------
     tuple of Part
-        They cover all rows once, in order; empty if there are no rows.
+        They cover all rows once; empty if there are no rows.
 
     Raises
     ------
@@ -108,15 +120,17 @@ def cut_rows(rows: Mapping[str, int], parts: int) -> tuple[Part, ...]:
     result = []
     for index in range(parts):
         shares = [
-            (key, index * number // parts, (index + 1) * number // parts)
+            (key, index, number, parts)
+            if interleaved
+            else (key, index * number // parts, (index + 1) * number // parts, 1)
             for key, number in there.items()
         ]
         taken = [share for share in shares if share[1] < share[2]]
-        result.append(Part(index, tuple(taken), tuple(there[key] for key, _, _ in taken)))
+        result.append(Part(index, tuple(taken), tuple(there[share[0]] for share in taken)))
     return tuple(result)
 
 
-def choose_parts(visibilities: float, pixels: int) -> int:
+def choose_parts(visibilities: float, pixels: int, *, interleaved: bool = False) -> int:
     """Choose into how many parts the data of an image are cut.
 
     Each part costs Fourier transforms and images of its own, in each major cycle: about 0.3
@@ -130,13 +144,16 @@ def choose_parts(visibilities: float, pixels: int) -> int:
         Selected channels of all selected rows.
     pixels : int
         Pixels of all images of one part's residual: Stokes planes, and Taylor terms.
+    interleaved : bool
+        As for `cut_rows`. Each part then reads the tiles of all rows.
 
     Returns
     -------
     int
-        Between `FEWEST_PARTS` and `MOST_PARTS`.
+        Between `FEWEST_PARTS` and `MOST_PARTS`, or `MOST_INTERLEAVED`.
     """
-    return max(FEWEST_PARTS, min(MOST_PARTS, math.floor(visibilities / pixels / _PER_PIXEL)))
+    most = MOST_INTERLEAVED if interleaved else MOST_PARTS
+    return max(FEWEST_PARTS, min(most, math.floor(visibilities / pixels / _PER_PIXEL)))
 
 
 def has_simultaneous_fields(
@@ -158,3 +175,23 @@ def has_simultaneous_fields(
         new = np.stack([times, fields.astype(float)], axis=1)
         pairs = np.unique(np.concatenate([pairs, new]), axis=0)
     return len(np.unique(pairs[:, 0])) < len(pairs)
+
+
+def have_all_times(
+    times: NDArray[np.float64],
+    windows: NDArray[np.integer],
+    fields: NDArray[np.integer],
+    parts: int,
+) -> bool:
+    """Tell whether each of some interleaved parts has rows of each time, window and field.
+
+    Parameters
+    ----------
+    times, windows, fields : array
+        Of the selected rows of a measurement set, in their order.
+    parts : int
+    """
+    keys = np.stack([times, windows.astype(float), fields.astype(float)], axis=1)
+    groups, group = np.unique(keys, axis=0, return_inverse=True)
+    places = np.unique(group.reshape(-1) * parts + np.arange(len(times)) % parts)
+    return len(places) == len(groups) * parts

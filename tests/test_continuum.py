@@ -27,10 +27,12 @@ from ptclean.continuum_scope import reason_for_serial
 from ptclean.errors import ChunkError
 from ptclean.partition import (
     FEWEST_PARTS,
+    MOST_INTERLEAVED,
     MOST_PARTS,
     choose_parts,
     cut_rows,
     has_simultaneous_fields,
+    have_all_times,
 )
 from same_images import assert_same_images, assert_same_return, pixels
 from simulate_ms import simulate
@@ -360,7 +362,7 @@ def test_says_what_it_does(
     assert "continuum, 80 x 80 pixels, 1 Stokes, 2 Taylor terms" in str(made)
     assert "4 of 475 rows, for any number of workers; chanchunks has no meaning here" in str(made)
     assert made.nworkers == FEWEST_PARTS
-    assert made.as_dict()["parts"][0]["rows"] == (("ms0", 0, 475),)
+    assert made.as_dict()["parts"][0]["rows"] == (("ms0", 0, 475, 1),)
     ptclean(wide_ms, nworkers=2, chanchunks=3, **arguments)
     assert "Minor cycle 1: 20 iterations" in log()
     ia = image()
@@ -377,7 +379,6 @@ def test_small_images_are_left_to_tclean(wide_ms: str, tmp_path: Path) -> None:
 
 
 SERIAL: dict[str, dict[str, Any]] = {
-    "spw='0:2~5' selects channels": {"spw": "0:2~5"},
     "savemodel='modelcolumn'": {"savemodel": "modelcolumn"},
     "facets=2": {"gridder": "wproject", "facets": 2, "pbcor": False},
     "wprojplanes=-1": {"gridder": "wproject", "wprojplanes": -1},
@@ -398,20 +399,30 @@ def test_what_is_left_to_tclean(
     assert reason in line
 
 
-def test_channel_selections_would_differ(line_ms: str, tmp_path: Path) -> None:
-    """CASA widens them by the Doppler shift among all rows: the reason for leaving them alone."""
+def later(times: Any) -> Any:
+    """Move half of the rows by 7 hours, in which the Doppler shift grows by a channel or two."""
+    times[len(times) // 2 :] += 0.3 * 86400
+    return times
 
-    def later(times: Any) -> Any:
-        times[len(times) // 2 :] += 0.3 * 86400
-        return times
 
+def test_channel_selections(line_ms: str, cluster: DaskClusterManager, tmp_path: Path) -> None:
+    """CASA widens them by the Doppler shift among all rows; so do the parts."""
     vis = change_column(line_ms, tmp_path / "later.ms", "TIME", later)
-    weights = []
-    for name, extra in (("all", {}), ("early", {"timerange": "<23:00:00"})):
-        arguments = MFS | {"niter": 0, "weighting": "natural", "spw": "0:4~8", **extra}
-        tclean(vis, imagename=str(tmp_path / name), **arguments)
-        weights.append(pixels(tmp_path / f"{name}.sumwt").sum())
-    assert weights[0] > 2.2 * weights[1]
+    arguments = MFS | {"weighting": "natural", "spw": "0:4~8;11~12"}
+    assert_close_to_tclean(vis, tmp_path, **arguments)
+    tclean(vis, imagename=str(tmp_path / "early"), timerange="<23:00:00", **arguments)
+    both, early = (pixels(tmp_path / f"{name}.sumwt").sum() for name in ("tclean", "early"))
+    assert both > 2.1 * early, "nothing was widened: the test shows nothing"
+
+
+def test_channel_selections_without_all_times_in_each_part_are_left_to_tclean(
+    line_ms: str, tmp_path: Path
+) -> None:
+    vis = change_column(line_ms, tmp_path / "drift.ms", "TIME", lambda t: t + np.arange(len(t)))
+    for spw, left in (("0:4~8", True), ("0", False)):
+        made = plan(vis, imagename=str(tmp_path / "image"), nworkers=2, spw=spw, **MFS)
+        assert bool(made.serial) == left
+        assert not left or f"spw='{spw}' selects channels" in str(made)
 
 
 def test_fields_at_the_same_time_are_left_to_tclean(mosaic_ms: str, tmp_path: Path) -> None:
@@ -464,7 +475,6 @@ def test_tcleans_defaults_are_taken():
         ("phasecenter", "MARS"),
         ("nmajor", -2),
         ("niter", -1),
-        ("spw", ["0", "1:3~4"]),
     ],
 )
 def test_what_is_not_known_is_tcleans(name: str, value: Any):
@@ -486,11 +496,14 @@ def test_images_that_are_taken_up_are_tcleans(product: str):
 
 @pytest.mark.parametrize("rows", [{"ms0": 100}, {"ms0": 10, "ms1": 3}, {"ms0": 0, "ms1": 7}])
 @pytest.mark.parametrize("parts", [1, 3, 4, 8])
-def test_parts_cover_all_rows_once(rows: dict[str, int], parts: int):
-    made = cut_rows(rows, parts)
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_parts_cover_all_rows_once(rows: dict[str, int], parts: int, interleaved: bool):
+    made = cut_rows(rows, parts, interleaved=interleaved)
     for key, number in rows.items():
-        taken = [(first, stop) for part in made for k, first, stop in part.rows if k == key]
-        assert [row for first, stop in taken for row in range(first, stop)] == list(range(number))
+        taken = [
+            row for part in made for k, *share in part.rows if k == key for row in range(*share)
+        ]
+        assert (sorted(taken) if interleaved else taken) == list(range(number))
     first = next(key for key, number in rows.items() if number)
     assert all(part.rows[0][0] == first for part in made)
     assert max(p.nrows for p in made) - min(p.nrows for p in made) <= len(rows)
@@ -514,12 +527,26 @@ def test_selection_of_a_part():
     ]
     assert all(each["field"] == "1" for each in texts)
     assert cut_rows({"ms0": 9}, 1)[0].selection(whole) == whole
+    texts = [p.selection(whole)["ms0"]["taql"] for p in cut_rows({"ms0": 9}, 3, interleaved=True)]
+    assert texts == [f"ROWNUMBER() % 3 == {remainder}" for remainder in (1, 2, 0)]
 
 
 def test_number_of_parts_follows_from_data_and_image():
     assert choose_parts(30_000, 6400) == FEWEST_PARTS
     assert choose_parts(25e6, 1_000_000) == 8
     assert choose_parts(1e10, 1_000_000) == MOST_PARTS
+    assert choose_parts(1e10, 1_000_000, interleaved=True) == MOST_INTERLEAVED
+
+
+def test_interleaved_parts_have_all_times_where_rows_of_a_time_are_enough():
+    times = np.repeat([1.0, 2.0, 3.0], 4)
+    zeros = np.zeros(12, int)
+    assert have_all_times(times, zeros, zeros, 4)
+    assert not have_all_times(times, zeros, zeros, 5)
+    assert not have_all_times(times, np.arange(12) % 2, zeros, 4)
+    assert not have_all_times(times, zeros, np.arange(12) // 6, 4)
+    assert have_all_times(times[[0, 4, 8, 1, 5, 9, 2, 6, 10]], zeros[:9], zeros[:9], 2)
+    assert not have_all_times(times[[0, 4, 8, 1, 5, 9, 2, 6, 10]], zeros[:9], zeros[:9], 3)
 
 
 def test_fields_at_the_same_time_are_found_across_pieces():
