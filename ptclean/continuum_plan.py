@@ -17,7 +17,7 @@ from .axis import CubeAxes, resolve_axes, summarize_data
 from .casa_io import open_table
 from .config import setting
 from .continuum_scope import reason_for_serial
-from .memory import ImageSize, worker_memory, workers_that_fit
+from .memory import ImageSize, worker_memory
 from .parameters import absolute_paths, imaging_records
 from .partition import Part, choose_parts, cut_rows, has_simultaneous_fields, have_all_times
 from .planning import OWN_PARAMETERS, Plan, check_parameters
@@ -223,15 +223,10 @@ def _fit(
     if machine.limit is not None:
         usable = min(usable, wanted * machine.limit * USABLE_OF_LIMIT)
     fitting = wanted
-    while (
-        fitting > 1
-        and workers_that_fit(
-            fitting, worker_bytes(size, terms, math.ceil(parts / fitting), tclean), int(usable)
-        )
-        < fitting
-    ):
+    while fitting > 1 and _needs(size, terms, parts, fitting, tclean).all_workers > usable:
         fitting -= 1
-    needed = worker_bytes(size, terms, math.ceil(parts / fitting), tclean)
+    needs = _needs(size, terms, parts, fitting, tclean)
+    needed = needs.worker
     if machine.limit is not None and needed > machine.limit * USABLE_OF_LIMIT:
         raise MemoryError(
             f"memory_limit={machine.limit / _GIB:.2f}GiB: an image of {size.nx} x {size.ny} pixels "
@@ -240,44 +235,63 @@ def _fit(
             f"{needed / USABLE_OF_LIMIT / _GIB:.1f}GiB, or make a smaller image"
         )
     warnings: list[str] = []
-    if needed > usable:
+    if needs.all_workers > usable:
         warnings.append(
             f"a worker takes {needed / _GIB:.2f} GiB, of {usable / _GIB:.2f} GiB that are free: "
             "the machine may run out of memory"
         )
     elif nworkers and fitting < wanted:
         warnings.append(
-            f"nworkers={nworkers} of {needed / _GIB:.2f} GiB each do not fit into "
-            f"{usable / _GIB:.2f} GiB; {fitting} run at once. The images are the same"
+            f"nworkers={nworkers} do not fit into {usable / _GIB:.2f} GiB; {fitting} run at once. "
+            "The images are the same"
         )
     return fitting, needed, tuple(warnings)
 
 
-def worker_bytes(size: ImageSize, terms: int, parts: int, tclean: Mapping[str, Any]) -> int:
-    """Bytes that a worker takes at its peak: gridding one part while it holds others, or cleaning.
+@dataclass(frozen=True)
+class _Needs:
+    """Memory of a run, in bytes.
 
-    Parameters
+    Attributes
     ----------
-    size : ImageSize
-    terms : int
-        Taylor terms.
-    parts : int
-        Parts that are at home in the worker.
-    tclean : mapping
-        tclean's parameters.
-
-    Returns
-    -------
-    int
+    held : int
+        What a worker holds all the time: itself, and imagers of parts between their steps.
+    gridding : int
+        What it takes to grid a part, besides.
+    cleaning : int
+        What the minor cycle takes, in one worker while the others rest.
+    nworkers : int
     """
-    base = worker_memory(size, 1)
-    gridding = (base - memory.WORKER_BASE) * terms
-    idle = _IDLE * size.pixels * terms * parts
+
+    held: int
+    gridding: int
+    cleaning: int
+    nworkers: int
+
+    @property
+    def worker(self) -> int:
+        """Of one worker at its peak."""
+        return self.held + max(self.gridding, self.cleaning)
+
+    @property
+    def all_workers(self) -> int:
+        """Of all of them at their peak."""
+        return self.nworkers * self.held + max(self.nworkers * self.gridding, self.cleaning)
+
+
+def _needs(
+    size: ImageSize, terms: int, parts: int, nworkers: int, tclean: Mapping[str, Any]
+) -> _Needs:
     scales = len(tclean["scales"]) or 1
-    # Products of all pairs of scales and of terms, and for each the PSFs and residuals.
-    planes = scales * (scales + 1) // 2 * terms * (terms + 1) // 2 + 4 * scales * terms
-    cleaning = 8 * size.nx * size.ny * planes if tclean["niter"] > 0 else 0
-    return int(memory.WORKER_BASE + idle + max(gridding, cleaning))
+    # PSFs of all pairs of scales and of terms; and for each of these residuals and transforms.
+    pairs = scales * (scales + 1) // 2 * terms * (terms + 1) // 2
+    cleaning = size.nx * size.ny * (4 * pairs + 32 * scales * terms)
+    return _Needs(
+        held=memory.WORKER_BASE + _IDLE * size.pixels * terms * math.ceil(parts / nworkers),
+        gridding=(worker_memory(size, 1) - memory.WORKER_BASE) * terms,
+        cleaning=cleaning if tclean["niter"] > 0 else 0,
+        nworkers=nworkers,
+    )
 
 
 def _selection_items(selection: Record) -> Record:

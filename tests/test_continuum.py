@@ -554,3 +554,14 @@ def test_fields_at_the_same_time_are_found_across_pieces():
     assert not has_simultaneous_fields([(times, fields), (times, fields)])
     assert has_simultaneous_fields([(times, fields), (times[:1], fields[2:])])
     assert not has_simultaneous_fields([])
+
+
+def test_memory_limits_workers_and_not_the_image(wide_ms: str, tmp_path: Path) -> None:
+    arguments = {"imagename": str(tmp_path / "image"), "imsize": 2048, "cell": "0.01arcsec"}
+    arguments |= {"deconvolver": "mtmfs", "scales": [0, 5], "niter": 10, "nworkers": 4}
+    limited = plan(wide_ms, memory_limit="4GiB", **arguments)
+    free = plan(wide_ms, **arguments)
+    assert limited.parts == free.parts
+    assert 1 <= free.nworkers <= 4
+    with pytest.raises(MemoryError, match=r"memory_limit=0\.50GiB: an image of 2048 x 2048"):
+        plan(wide_ms, memory_limit="512MiB", **arguments)
