@@ -114,6 +114,7 @@ class _Attempt:
             cleans=plan.parameters["niter"] > 0,
             restores=bool(plan.parameters["restoration"]),
             corrects=bool(plan.parameters["pbcor"]),
+            continued=tuple((name, f"{plan.imagename}.{name}") for name in plan.continued),
         )
         self._parts = tuple(PartJob(self._whole, part) for part in plan.parts)
 

@@ -16,7 +16,7 @@ from . import images, memory
 from .axis import CubeAxes, resolve_axes, summarize_data
 from .casa_io import open_table
 from .config import setting
-from .continuum_scope import reason_for_serial
+from .continuum_scope import is_continued, reason_for_serial
 from .memory import ImageSize, worker_memory
 from .parameters import absolute_paths, imaging_records
 from .partition import Part, choose_parts, cut_rows, has_simultaneous_fields, have_all_times
@@ -58,11 +58,14 @@ class ContinuumPlan(Plan):
         Taylor terms.
     ignores_chanchunks : bool
         Whether `chanchunks` is set, which has no meaning for one channel.
+    continued : tuple of str
+        Extensions of the images of an earlier run from which the clean goes on.
     """
 
     parts: tuple[Part, ...] = ()
     terms: int = 1
     ignores_chanchunks: bool = False
+    continued: tuple[str, ...] = ()
 
     def _table(self) -> list[tuple[str, str]]:
         nx, ny, npol, _ = self.shape or (0, 0, 0, 0)
@@ -71,7 +74,7 @@ class ContinuumPlan(Plan):
         rows = [part.nrows for part in self.parts]
         sizes = f"{min(rows)}" if len(set(rows)) == 1 else f"{min(rows)} to {max(rows)}"
         ignored = "; chanchunks has no meaning here" if self.ignores_chanchunks else ""
-        return [
+        rows_of_table = [
             ("image of", f"continuum, {nx} x {ny} pixels, {npol} Stokes{terms}"),
             ("axis", f"{self.start / 1e9:.9f} GHz, {self.width / 1e6:.6f} MHz wide, {self.frame}"),
             ("engine", f"{self.nworkers} worker{'s' * (self.nworkers != 1)}"),
@@ -83,6 +86,9 @@ class ContinuumPlan(Plan):
             ),
             ("reads", f"{self.rows} rows; up to {self.read_bytes / _GIB:.2f} GiB a pass"),
         ]
+        if self.continued:
+            rows_of_table.append(("goes on", f"from the {', '.join(self.continued)} that exist"))
+        return rows_of_table
 
 
 def make_continuum_plan(
@@ -167,6 +173,7 @@ def make_continuum_plan(
         parts=parts,
         terms=terms,
         ignores_chanchunks=own["chanchunks"] != -1,
+        continued=tuple(sorted(filter(is_continued, existing))),
     )
 
 

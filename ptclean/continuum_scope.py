@@ -59,8 +59,8 @@ _HANDED_ON = frozenset(
     """.split()
 )
 
-#: Products that tclean, with restart=True, goes on from instead of making them anew, or takes up.
-_CONTINUED = ("model", "mask", "weight", "gridwt")
+#: Products that tclean takes up where they exist, though the call at hand would not make them.
+_TAKEN_UP = ("weight", "gridwt")
 
 
 def reason_for_serial(
@@ -97,9 +97,19 @@ def reason_for_serial(
         if name not in heard_of and parameters[name] != defaults[name]:
             return f"{name}={parameters[name]!r}"
     for product in sorted(existing):
-        if product.split(".")[0] in _CONTINUED:
-            return f"{parameters['imagename']}.{product} exists and restart=True goes on from it"
+        if product.split(".")[0] in _TAKEN_UP and parameters["gridder"] != "mosaic":
+            return f"{parameters['imagename']}.{product} exists and tclean takes it up"
+    # tclean refuses, or chooses between them.
+    if any(is_continued(product) for product in existing):
+        for name in ("mask", "startmodel"):
+            if parameters[name] not in _EMPTY:
+                return f"{name}={parameters[name]!r}, while there are images to go on from"
     return None
+
+
+def is_continued(product: str) -> bool:
+    """Tell whether tclean, with restart=True, goes on from a product instead of making it anew."""
+    return product == "mask" or product.split(".")[0] == "model"
 
 
 def _reason_in_values(parameters: dict[str, Any]) -> str | None:

@@ -46,6 +46,8 @@ class ContinuumJob:
         Work directory of the run, absolute; the same path on each worker.
     cleans, restores, corrects : bool
         Whether there are minor cycles; tclean's `restoration` and `pbcor`.
+    continued : tuple of (str, str)
+        Extension and path of each image of an earlier run from which the clean goes on.
     """
 
     run: str
@@ -56,6 +58,7 @@ class ContinuumJob:
     cleans: bool
     restores: bool
     corrects: bool
+    continued: tuple[tuple[str, str], ...] = ()
 
     @property
     def density(self) -> str | None:

@@ -30,8 +30,8 @@ from .casa_io import open_table
 from .part_imager import ContinuumJob, PartImager, PartJob, run_step
 from .records import Record
 
-#: What a normaliser that makes the residual writes into its miscellaneous information, and the
-#: imager, which makes it in tclean, does not; images that are made later take it over.
+#: What a normaliser that makes an image writes into its miscellaneous information, and the imager,
+#: which makes PSF and residual in tclean, does not; images that are made later take it over.
 _GATHERED_KEYWORD = "useweightimage"
 
 
@@ -66,6 +66,8 @@ class WholeImage:
         folder = os.path.dirname(self._prefix)
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(self._scratch)
+        for product, path in self.job.continued:
+            shutil.copytree(path, f"{self._prefix}.{product}")
         with self._step():
             records = self._records
             # Found anew, the frequency may differ in its last bit: conversions between frames go
@@ -102,6 +104,7 @@ class WholeImage:
         """Make PSF and primary beam of the whole."""
         with self._step():
             self._adder.gatherpsfweight()
+            self._remove_keyword("psf")
             self._normalizer.gatherpsfweight()
             self._normalizer.dividepsfbyweight()
             self._normalizer.divideweightbysumwt()
@@ -132,7 +135,7 @@ class WholeImage:
         """
         with self._step():
             self._adder.gatherresidual()
-            self._remove_keyword()
+            self._remove_keyword("residual")
             self._normalizer.gatherresidual()
             self._normalizer.divideresidualbyweight()
             self._normalizer.multiplymodelbyweight()
@@ -247,9 +250,9 @@ class WholeImage:
         )
         return adder
 
-    def _remove_keyword(self) -> None:
+    def _remove_keyword(self, gathered: str) -> None:
         for product, path in self._products().items():
-            if product.split(".")[0] == "residual":
+            if product.split(".")[0] == gathered:
                 with open_table(path, write=True) as tb:
                     info = tb.getkeyword("miscinfo")
                     if info.pop(_GATHERED_KEYWORD, None) is not None:

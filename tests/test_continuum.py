@@ -437,14 +437,45 @@ def test_fields_at_the_same_time_are_left_to_tclean(mosaic_ms: str, tmp_path: Pa
         assert not left or "observed at the same time" in str(made)
 
 
-def test_going_on_is_left_to_tclean(wide_ms: str, tmp_path: Path, log: Callable[[], str]) -> None:
-    arguments = MFS | {"niter": 20, "deconvolver": "mtmfs"}
-    for task, name in ((tclean, "tclean"), (ptclean, "ptclean")):
-        tclean(wide_ms, imagename=str(tmp_path / name), **arguments)
-        extra = {"nworkers": 2} if task is ptclean else {}
-        task(wide_ms, imagename=str(tmp_path / name), **arguments, **extra)
-    assert "ptclean.mask exists and restart=True goes on from it" in log()
+def go_on_with_both(vis: str, folder: Path, first: Any, **arguments: Any) -> tuple[Any, Any]:
+    """Clean twice under one name, with each of the tasks, from the same first images."""
+    first = MFS | {"niter": 30} | arguments | first
+    tclean(vis, imagename=str(folder / "tclean"), **first)
+    for image_path in folder.glob("tclean.*"):
+        shutil.copytree(image_path, folder / image_path.name.replace("tclean", "ptclean"))
+    return image_with_both(vis, folder, **(MFS | arguments))
+
+
+@pytest.mark.parametrize(
+    ("first", "changes"),
+    [
+        ({"mask": "circle[[40pix,40pix],15pix]"}, {}),
+        ({}, {"usemask": "auto-multithresh", "sidelobethreshold": 1.25}),
+        ({}, {"deconvolver": "mtmfs"}),
+    ],
+)
+def test_goes_on_as_tclean(
+    first: dict[str, Any],
+    changes: dict[str, Any],
+    wide_ms: str,
+    cluster: DaskClusterManager,
+    in_one_part: None,
+    tmp_path: Path,
+) -> None:
+    expected, found = go_on_with_both(wide_ms, tmp_path, first, **changes)
     assert_same_images(tmp_path / "tclean", tmp_path / "ptclean")
+    assert_same_return(expected, found)
+    assert products(tmp_path / "tclean") == products(tmp_path / "ptclean")
+
+
+def test_goes_on_in_parts(wide_ms: str, cluster: DaskClusterManager, tmp_path: Path) -> None:
+    expected, found = go_on_with_both(wide_ms, tmp_path, {}, weighting="natural")
+    assert_close_return(expected, found)
+    peak = largest(tmp_path / "tclean.image")
+    for product in ("image", "residual", "model"):
+        ours, tcleans = (pixels(tmp_path / f"{name}.{product}") for name in ("ptclean", "tclean"))
+        assert np.abs(ours - tcleans).max() < ROUNDING * peak
+    assert "goes on" in str(plan(wide_ms, imagename=str(tmp_path / "tclean"), nworkers=2, **MFS))
 
 
 # What follows needs no CASA.
@@ -488,10 +519,19 @@ def test_parameters_unheard_of_must_have_their_defaults():
     assert reason_for_serial(CALL | {"new": 2}, DEFAULTS | {"new": 1}) == "new=2"
 
 
-@pytest.mark.parametrize("product", ["model", "model.tt0", "mask", "weight.tt0"])
+@pytest.mark.parametrize("product", ["weight.tt0", "gridwt"])
 def test_images_that_are_taken_up_are_tcleans(product: str):
-    reason = reason_for_serial(CALL, DEFAULTS, ["psf", product])
-    assert reason == f"/images/a.{product} exists and restart=True goes on from it"
+    reason = reason_for_serial(CALL, DEFAULTS, ["psf", "model", product])
+    assert reason == f"/images/a.{product} exists and tclean takes it up"
+
+
+@pytest.mark.parametrize("name", ["mask", "startmodel"])
+def test_what_does_not_go_with_a_model_that_exists_is_tcleans(name: str):
+    call = CALL | {name: "/images/other.image"}
+    assert reason_for_serial(call, DEFAULTS, ["psf"]) is None
+    reason = reason_for_serial(call, DEFAULTS, ["psf", "model.tt0"])
+    assert reason is not None
+    assert reason.startswith(f"{name}='/images/other.image'")
 
 
 @pytest.mark.parametrize("rows", [{"ms0": 100}, {"ms0": 10, "ms1": 3}, {"ms0": 0, "ms1": 7}])
