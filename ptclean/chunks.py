@@ -121,7 +121,7 @@ def guard_channels(interpolation: str, data_width: float, image_width: float) ->
     return max(1, math.ceil(reach - _SAME_WIDTH) + stencil - 1)
 
 
-def cut(nchan: int, size: int, guard: int) -> tuple[Chunk, ...]:
+def cut(nchan: int, size: int, guard: int, *, fewest: int = 2) -> tuple[Chunk, ...]:
     """Cut `nchan` channels into chunks of `size` core channels; the last one takes what is left.
 
     Parameters
@@ -131,8 +131,10 @@ def cut(nchan: int, size: int, guard: int) -> tuple[Chunk, ...]:
     size : int
         Core channels of a chunk.
     guard : int
-        Guard channels on either side, fewer at the ends of the cube. A chunk that would be gridded
-        as a single channel of a longer cube gets one all the same.
+        Guard channels on either side, fewer at the ends of the cube.
+    fewest : int
+        Channels that are gridded at least, if the cube has as many: a chunk gets more guard
+        channels where it would be gridded as fewer, such as a single one.
 
     Returns
     -------
@@ -147,19 +149,19 @@ def cut(nchan: int, size: int, guard: int) -> tuple[Chunk, ...]:
     if nchan < 1 or size < 1 or guard < 0:
         raise ValueError(f"cannot cut {nchan} channels into chunks of {size} with {guard} guards")
     return tuple(
-        _chunk(index, start, stop, nchan, guard)
+        _chunk(index, start, stop, nchan, guard, fewest)
         for index, (start, stop) in enumerate(
             (start, min(start + size, nchan)) for start in range(0, nchan, size)
         )
     )
 
 
-def cut_evenly(nchan: int, parts: int, guard: int) -> tuple[Chunk, ...]:
+def cut_evenly(nchan: int, parts: int, guard: int, *, fewest: int = 2) -> tuple[Chunk, ...]:
     """Cut `nchan` channels into `parts` chunks whose sizes differ by one channel at most.
 
     Parameters
     ----------
-    nchan, guard : int
+    nchan, guard, fewest : int
         As for `cut`.
     parts : int
         Number of chunks; no more than there are channels come out.
@@ -172,17 +174,19 @@ def cut_evenly(nchan: int, parts: int, guard: int) -> tuple[Chunk, ...]:
         raise ValueError(f"cannot cut {nchan} channels into {parts} chunks with {guard} guards")
     parts = min(parts, nchan)
     return tuple(
-        _chunk(index, index * nchan // parts, (index + 1) * nchan // parts, nchan, guard)
+        _chunk(index, index * nchan // parts, (index + 1) * nchan // parts, nchan, guard, fewest)
         for index in range(parts)
     )
 
 
-def cut_in_blocks(nchan: int, size: int, block: int, guard: int) -> tuple[Chunk, ...]:
+def cut_in_blocks(
+    nchan: int, size: int, block: int, guard: int, *, fewest: int = 2
+) -> tuple[Chunk, ...]:
     """Cut `nchan` channels into chunks that do not go beyond blocks of channels.
 
     Parameters
     ----------
-    nchan, size, guard : int
+    nchan, size, guard, fewest : int
         As for `cut`; the last chunk of each block takes what is left of it.
     block : int
         Channels of a block; the first one begins at channel 0.
@@ -203,17 +207,21 @@ def cut_in_blocks(nchan: int, size: int, block: int, guard: int) -> tuple[Chunk,
     ]
     stops = [*starts[1:], nchan]
     return tuple(
-        _chunk(index, start, stop, nchan, guard)
+        _chunk(index, start, stop, nchan, guard, fewest)
         for index, (start, stop) in enumerate(zip(starts, stops, strict=True))
     )
 
 
-def _chunk(index: int, start: int, stop: int, nchan: int, guard: int) -> Chunk:
-    below = above = guard
-    if stop - start == 1 and guard == 0:
-        # One neighbour is enough to keep the channel from being gridded alone.
-        below, above = (1, 0) if start else (0, 1)
-    return Chunk(index, start, stop, max(0, start - below), min(nchan, stop + above))
+def _chunk(index: int, start: int, stop: int, nchan: int, guard: int, fewest: int) -> Chunk:
+    below, above = max(0, start - guard), min(nchan, stop + guard)
+    lacking = min(fewest, nchan) - (above - below)
+    while lacking > 0:
+        if below:
+            below -= 1
+        else:
+            above += 1
+        lacking -= 1
+    return Chunk(index, start, stop, below, above)
 
 
 def choose_parts(nchan: int, nworkers: int, largest: int, *, cleans: bool, pixels: int) -> int:

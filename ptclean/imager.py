@@ -35,6 +35,7 @@ from .products import Assembly, assemble, assemblies
 from .records import Record
 from .scope import AUTOMASK, is_path, masks
 from .splitter import CubeSplitter, Step
+from .standin import make_standin, with_standins
 from .worker import Outcome
 
 
@@ -61,7 +62,8 @@ class ParallelCubeImager:
     def __init__(self, plan: Plan, client: Client, directory: str) -> None:
         if plan.serial or plan.records is None:
             raise ValueError(f"this plan is tclean's own ({plan.serial}), not for the engine")
-        self._records = plan.records
+        self._records = with_standins(plan.records, plan.standins, directory)
+        self._standins = plan.standins
         nx, ny, npol, nchan = plan.shape or (1, 1, 1, 1)
         self._block = block_channels(nx, ny, nchan)
         self._planes = separate_planes(npol, plan.parameters["deconvolver"])
@@ -75,7 +77,7 @@ class ParallelCubeImager:
                 run=directory,
                 chunk=chunk,
                 neighbours=tuple(neighbours(plan.chunks, chunk)),
-                records=plan.records,
+                records=self._records,
                 coordinates=plan.coordinates,
                 cube_channels=nchan,
                 directory=directory,
@@ -112,6 +114,8 @@ class ParallelCubeImager:
         ChunkError
             If a step of a chunk fails; the workers have then let go of the others.
         """
+        for standin in self._standins:
+            make_standin(standin, self.jobs[0].directory)
         try:
             if self._cleans:
                 summary, finishing = self._clean()

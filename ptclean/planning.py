@@ -26,10 +26,13 @@ from .config import setting
 from .control import block_channels, lone_channels, separate_planes
 from .errors import ParameterError
 from .memory import ImageSize
+from .mosaic import FEWEST_CHANNELS
+from .mosaic_plan import standins_for_mosaic
 from .parameters import absolute_paths, check_deconvolution, imaging_records
 from .records import ImagingRecords
 from .scope import AUTOMASK, is_path, masks, reason_for_serial
 from .sizing import Machine, size_run, tclean_seconds
+from .standin import StandIn
 
 #: ptclean's own parameters, at the end of its signature.
 OWN_PARAMETERS = ("nworkers", "chanchunks", "memory_limit")
@@ -72,6 +75,8 @@ class Plan:
     casa_memory : int
         MB that CASA is told it may plan with in each worker.
     warnings : tuple of str
+    standins : tuple of StandIn
+        What chunks read their data through, where that is not the measurement sets themselves.
     """
 
     imagename: str
@@ -92,11 +97,12 @@ class Plan:
     parameters: dict[str, Any] = field(default_factory=dict, repr=False)
     records: ImagingRecords | None = field(default=None, repr=False)
     coordinates: dict[str, Any] = field(default_factory=dict, repr=False)
+    standins: tuple[StandIn, ...] = field(default=(), repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as plain data, without the records for CASA's tools."""
         plain = asdict(self)
-        for name in ("parameters", "records", "coordinates"):
+        for name in ("parameters", "records", "coordinates", "standins"):
             del plain[name]
         return plain
 
@@ -172,12 +178,7 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     check_parameters(tclean)
     tclean = absolute_paths(tclean)
     imagename = tclean["imagename"]
-    reason = reason_for_serial(
-        tclean,
-        defaults,
-        _existing(imagename),
-        mosaic_in_chunks=bool(setting("mosaic-in-chunks")),
-    )
+    reason = reason_for_serial(tclean, defaults, _existing(imagename))
     if reason:
         return Plan(imagename, serial=reason, parameters=tclean)
     records = imaging_records(tclean)
@@ -191,6 +192,12 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     reason = _reason_in_data(axes, data, size, own, tclean)
     if reason:
         return Plan(imagename, serial=reason, parameters=tclean)
+    standins: tuple[StandIn, ...] = ()
+    if tclean["gridder"] == "mosaic":
+        found = standins_for_mosaic(records, axes, tclean["interpolation"])
+        if isinstance(found, str):
+            return Plan(imagename, serial=found, parameters=tclean)
+        standins = found
     guard = guard_channels(tclean["interpolation"], data.width, axes.width) if cleans else 0
     sizing = size_run(
         size,
@@ -201,6 +208,7 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         chanchunks=own["chanchunks"],
         cleans=cleans,
         block=block_channels(nx, ny, nchan) if cleans and _automasks(tclean) else None,
+        fewest=FEWEST_CHANNELS if standins else 2,
     )
     reason = _reason_in_chunks(sizing.chunks, axes, tclean)
     if reason:
@@ -220,10 +228,11 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         worker_memory=sizing.worker_memory,
         memory_limit=machine.limit,
         casa_memory=memory.casa_budget(size, largest),
-        warnings=sizing.warnings + _differences(tclean),
+        warnings=sizing.warnings,
         parameters=tclean,
         records=records,
         coordinates=axes.coordinates,
+        standins=standins,
     )
 
 
@@ -277,17 +286,6 @@ def check_parameters(tclean: dict[str, Any]) -> None:
 
 def _automasks(tclean: dict[str, Any]) -> bool:
     return bool(tclean["usemask"] == AUTOMASK)
-
-
-def _differences(tclean: dict[str, Any]) -> tuple[str, ...]:
-    """Say in what the images may differ from tclean's; only what the user has asked for."""
-    if tclean["gridder"] != "mosaic":
-        return ()
-    return (
-        "the images may differ from tclean's by up to a percent of their peak: CASA makes a "
-        "mosaic's convolution functions anew for each piece of a cube "
-        "(ptclean.mosaic-in-chunks in Dask's configuration is set)",
-    )
 
 
 def _existing(imagename: str) -> set[str]:

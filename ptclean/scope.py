@@ -39,7 +39,7 @@ _KNOWN: dict[str, Collection[Any]] = {
     "restart": (True,),
     "calcres": (True,),
     "calcpsf": (True,),
-    "usepointing": (False,),
+    "usepointing": (False, True),
     "normtype": ("flatnoise", "flatsky"),
     "conjbeams": (False,),
 }
@@ -139,8 +139,6 @@ def reason_for_serial(
     parameters: dict[str, Any],
     defaults: Mapping[str, Any],
     existing: Collection[str] = (),
-    *,
-    mosaic_in_chunks: bool = False,
 ) -> str | None:
     """Say why a call is tclean's, if it is.
 
@@ -152,8 +150,6 @@ def reason_for_serial(
         tclean's defaults: a parameter that this module has never heard of must have its own.
     existing : collection of str
         Extensions of the images that exist under ``imagename``.
-    mosaic_in_chunks : bool
-        Whether the user has it that mosaics differ somewhat from tclean's.
 
     Returns
     -------
@@ -174,12 +170,6 @@ def reason_for_serial(
     for rule in _RULES:
         if not rule.holds(parameters):
             return f"{rule.parameter}={parameters[rule.parameter]!r}"
-    if parameters["gridder"] == "mosaic" and not mosaic_in_chunks:
-        return (
-            "gridder='mosaic', whose primary beams depend in CASA on how a cube is cut; if images "
-            "within a percent of tclean's will do, set ptclean.mosaic-in-chunks in Dask's "
-            "configuration"
-        )
     heard_of = _HANDED_ON.union(_KNOWN, _UNSET, (rule.parameter for rule in _RULES))
     for name in parameters:
         if name not in heard_of and parameters[name] != defaults[name]:

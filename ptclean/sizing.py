@@ -78,6 +78,7 @@ def size_run(
     chanchunks: int = -1,
     cleans: bool = True,
     block: int | None = None,
+    fewest: int = 2,
 ) -> Sizing:
     """Choose workers and chunks.
 
@@ -96,6 +97,8 @@ def size_run(
         Whether there are minor cycles.
     block : int, optional
         Channels of a block that no chunk may go beyond.
+    fewest : int
+        Channels that a chunk grids at least.
 
     Returns
     -------
@@ -107,7 +110,7 @@ def size_run(
         If a worker's limit does not even hold one channel with its guards.
     """
     wanted = nworkers or machine.workers
-    smallest = min(nchan, 1 + max(1, 2 * guard))
+    smallest = min(nchan, max(fewest, 1 + 2 * guard))
     least = worker_memory(size, smallest)
     usable = machine.memory * USABLE
     per_worker = usable
@@ -139,15 +142,15 @@ def size_run(
             f"{usable / _GIB:.2f} GiB; {fitting} run at once. The images are the same"
         )
     if chanchunks > 0:
-        chunks = cutting.cut(nchan, chanchunks, guard)
+        chunks = cutting.cut(nchan, chanchunks, guard, fewest=fewest)
     else:
         share = int(min(usable / fitting, per_worker))
         largest = max(1, largest_gridded(size, share) - 2 * guard)
         parts = cutting.choose_parts(nchan, fitting, largest, cleans=cleans, pixels=size.pixels)
-        chunks = cutting.cut_evenly(nchan, parts, guard)
+        chunks = cutting.cut_evenly(nchan, parts, guard, fewest=fewest)
     if block is not None:
         longest = max(chunk.channels for chunk in chunks)
-        chunks = cutting.cut_in_blocks(nchan, longest, block, guard)
+        chunks = cutting.cut_in_blocks(nchan, longest, block, guard, fewest=fewest)
         if chanchunks > 0 and block < nchan and (chanchunks > block or block % chanchunks):
             warnings.append(
                 f"chanchunks={chanchunks}: chunks end where the blocks of {block} channels end "

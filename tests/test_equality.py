@@ -13,13 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 import pytest
 from casatasks import tclean
 from casatools import image
 
-from compare_images import compare_image_sets, format_table
 from ptclean import DaskClusterManager, ptclean
 from same_images import COMMON, assert_same_images, assert_same_return, pieces, pixels
 from simulate_ms import simulate
@@ -182,92 +180,6 @@ def test_list_of_measurement_sets(
     found = ptclean(imagename=str(tmp_path / "ptclean"), nworkers=2, chanchunks=3, **arguments)
     assert_same_images(str(tmp_path / "tclean"), str(tmp_path / "ptclean"))
     assert_same_return(expected, found)
-
-
-MOSAIC: dict[str, Any] = {
-    "datacolumn": "data",
-    "specmode": "cube",
-    "gridder": "mosaic",
-    "imsize": 100,
-    "cell": "0.5arcsec",
-    "weighting": "briggs",
-    "niter": 100,
-    "pbcor": True,
-}
-
-
-@pytest.mark.parametrize(("chanchunks", "nworkers"), [(1, 2), (2, 2), (5, 1), (5, 2), (12, 1)])
-def test_mosaic(
-    chanchunks: int,
-    nworkers: int,
-    mosaic_ms: str,
-    mosaic_reference: Reference,
-    cluster: DaskClusterManager,
-    tmp_path: Path,
-) -> None:
-    """Of few channels: within 1e-3 of the peak, mask and iterations equal; in one chunk identical.
-
-    CASA makes a mosaic's convolution functions for the channels that it grids at a time, from the
-    frequency of the first and with a support that may be one pixel more or less, so that PSF,
-    primary beam and weights depend on how a cube is cut, CASA's own cutting by memory included.
-    """
-    imagename, expected = mosaic_reference
-    with dask.config.set({"ptclean.mosaic-in-chunks": True}):
-        found = ptclean(
-            mosaic_ms,
-            imagename=str(tmp_path / "cube"),
-            nworkers=nworkers,
-            chanchunks=chanchunks,
-            **MOSAIC,
-        )
-    differences = compare_image_sets(imagename, tmp_path / "cube")
-    assert {".weight", ".pb", ".image.pbcor"} <= set(differences)
-    if chanchunks == 12:
-        assert_same_images(imagename, str(tmp_path / "cube"))
-    assert differences[".mask"].pixels, format_table(differences)
-    for product in differences:
-        assert within_mask(imagename, tmp_path / "cube", product) <= 1e-3, product
-    for key in ("iterdone", "nmajordone", "stopcode"):
-        assert found[key] == expected[key]
-
-
-def test_mosaic_of_many_channels(cluster: DaskClusterManager, tmp_path: Path) -> None:
-    """Of 30 channels and more CASA selects the data anew for each chunk: within 1e-2 of the peak.
-
-    By default such a cube is tclean's, serially, and the log says so.
-    """
-    vis = tmp_path / "mosaic.ms"
-    simulate(vis, pointings=4, nchan=40, nant=10, nint=4, freq=100e9, width=0.25e6)
-    arguments = MOSAIC | {"cell": "1.2arcsec", "restoration": False, "pbcor": False, "niter": 0}
-    tclean(str(vis), imagename=str(tmp_path / "tclean"), **arguments)
-    with dask.config.set({"ptclean.mosaic-in-chunks": True}):
-        ptclean(
-            str(vis), imagename=str(tmp_path / "ptclean"), nworkers=2, chanchunks=8, **arguments
-        )
-    for product in (".psf", ".pb", ".weight", ".residual"):
-        assert within_mask(tmp_path / "tclean", tmp_path / "ptclean", product) <= 1e-2, product
-    ptclean(str(vis), imagename=str(tmp_path / "default"), nworkers=2, **arguments)
-    assert_same_images(str(tmp_path / "tclean"), str(tmp_path / "default"))
-
-
-@pytest.fixture(scope="module")
-def mosaic_reference(mosaic_ms: str, tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    name = str(tmp_path_factory.mktemp("tclean") / "mosaic")
-    returned = tclean(mosaic_ms, imagename=name, **MOSAIC)
-    assert pieces(name) == 1
-    return name, returned
-
-
-def within_mask(first: str | Path, second: str | Path, product: str) -> float:
-    """Largest difference, as a part of the peak, where both primary beams are above the limit.
-
-    The masks differ in pixels where the beam crosses the limit.
-    """
-    a, b = pixels(f"{first}{product}"), pixels(f"{second}{product}")
-    inside = True
-    if a.shape[:2] != (1, 1):
-        inside = (pixels(f"{first}.pb") > 0.2) & (pixels(f"{second}.pb") > 0.2)
-    return float(np.nanmax(np.abs(a - b) * inside) / np.nanmax(np.abs(a)))
 
 
 @pytest.mark.parametrize("chanchunks", [1, 12])

@@ -35,7 +35,6 @@ OTHER_THAN_DEFAULT = [
     ("restart", False),
     ("calcres", False),
     ("calcpsf", False),
-    ("usepointing", True),
     ("interactive", True),
     ("interactive", 1),
     ("mask", "circle[[64pix,64pix],10pix], range=[1chan,5chan]"),
@@ -126,12 +125,6 @@ def test_value_of_a_future_tclean_runs_serially(name):
 )
 def test_value_that_is_known_is_taken(name, value):
     assert reason_for_serial(CUBE | {name: value}, DEFAULTS) is None
-
-
-def test_mosaic_is_taken_where_the_user_has_it_that_it_differs():
-    mosaic = CUBE | {"gridder": "mosaic"}
-    assert "ptclean.mosaic-in-chunks" in reason_for_serial(mosaic, DEFAULTS)
-    assert reason_for_serial(mosaic, DEFAULTS, mosaic_in_chunks=True) is None
 
 
 def test_parameter_of_a_future_tclean_is_taken_at_its_default_only():
