@@ -21,7 +21,7 @@ AUTOMASK = "auto-multithresh"
 #: Values with which the engine is known to give tclean's cube.
 _KNOWN: dict[str, Collection[Any]] = {
     "specmode": ("cube",),
-    "gridder": ("standard", "mosaic"),
+    "gridder": ("standard", "mosaic", "wproject", "widefield"),
     "deconvolver": ("hogbom", "clark", "clarkstokes", "multiscale"),
     "usemask": ("user", "pb", AUTOMASK),
     "weighting": (

@@ -7,6 +7,8 @@ Planning (at which frequencies CASA makes primary beams) is tested without CASA,
 from __future__ import annotations
 
 import itertools
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +233,118 @@ def test_mosaic_in_other_calls(
 ) -> None:
     arguments = MOSAIC | CASES[case]
     assert_same_as_tclean(broad_ms, tmp_path, chanchunks=3, **arguments)
+
+
+W_PROJECTION: dict[str, Any] = {
+    "datacolumn": "data",
+    "specmode": "cube",
+    "gridder": "wproject",
+    "imsize": 80,
+    "cell": "0.15arcsec",
+    "start": 3,
+    "nchan": 7,
+    "weighting": "briggs",
+    "niter": 200,
+    "pbcor": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("gridder", "planes", "chanchunks"),
+    [("wproject", -1, 1), ("wproject", 5, 7), ("wproject", 1, 3), ("widefield", -1, 3)],
+)
+def test_w_projection(
+    gridder: str,
+    planes: int,
+    chanchunks: int,
+    line_ms: str,
+    cluster: DaskClusterManager,
+    tmp_path: Path,
+) -> None:
+    """CASA chooses the planes from all selected data, before it looks at the image's channels."""
+    arguments = W_PROJECTION | {"gridder": gridder, "wprojplanes": planes}
+    assert_same_as_tclean(line_ms, tmp_path, chanchunks=chanchunks, **arguments)
+    assert pixels(tmp_path / "ptclean.model").any()
+
+
+def test_heterogeneous_array(broad_ms: str, cluster: DaskClusterManager, tmp_path: Path) -> None:
+    """Dishes of 12 m and of 7 m: a beam for each kind, and for each pair of kinds."""
+    vis = tmp_path / "both.ms"
+    shutil.copytree(broad_ms, vis)
+    tb = table()
+    tb.open(str(vis / "ANTENNA"), nomodify=False)
+    diameters = tb.getcol("DISH_DIAMETER")
+    diameters[: len(diameters) // 2] = 7.0
+    tb.putcol("DISH_DIAMETER", diameters)
+    tb.close()
+    arguments = MOSAIC | {"niter": 30}
+    assert_same_as_tclean(str(vis), tmp_path, chanchunks=3, **arguments)
+    weight = pixels(tmp_path / "ptclean.weight")
+    tclean(broad_ms, imagename=str(tmp_path / "one"), **(arguments | {"niter": 0}))
+    assert not np.array_equal(weight, pixels(tmp_path / "one.weight"))
+
+
+def test_real_mosaic(
+    shared_data: Callable[[str], str], cluster: DaskClusterManager, tmp_path: Path
+) -> None:
+    """Antennae North, 23 pointings, one field of each; data in LSRK."""
+    arguments = MOSAIC | {
+        "imsize": 100,
+        "cell": "0.6arcsec",
+        "phasecenter": "J2000 12h01m51.9s -18d51m49.9s",
+        "start": "",
+        "width": "",
+        "nchan": -1,
+        "niter": 60,
+        "mosweight": False,
+    }
+    assert_same_as_tclean(shared_data("antennae_north_co32"), tmp_path, chanchunks=3, **arguments)
+
+
+SERIAL: dict[str, dict[str, Any]] = {
+    "gridder='awproject'": {"gridder": "awproject"},
+    "gridder='awp2'": {"gridder": "awp2"},
+    "facets=2": {"gridder": "wproject", "facets": 2},
+    "vptable='vp.tab'": {"vptable": "vp.tab"},
+    "psfphasecenter=": {"psfphasecenter": "J2000 09h47m57.4 13d16m43.5"},
+    "conjbeams=True": {"conjbeams": True},
+    "fewer than 3 channels": {"nchan": 2},
+    "converted to GALACTO": {"outframe": "GALACTO"},
+}
+
+
+@pytest.mark.parametrize("reason", SERIAL)
+def test_plan_names_what_is_not_done_in_chunks(reason: str, broad_ms: str, tmp_path: Path) -> None:
+    arguments = MOSAIC | {"nworkers": 2, "imagename": str(tmp_path / "cube")} | SERIAL[reason]
+    assert reason in str(plan(broad_ms, **arguments).serial)
+
+
+@pytest.mark.parametrize("case", ["wide band", "psf elsewhere"])
+def test_mosaics_that_are_left_to_tclean(
+    case: str, broad_ms: str, tmp_path: Path, log: Callable[[], str]
+) -> None:
+    arguments = MOSAIC | {"niter": 20}
+    if case == "wide band":
+        vis, reason = str(tmp_path / "wide.ms"), "gridder='mosaic' from 267."
+        simulate(vis, pointings=3, nchan=5, nant=8, nint=1, width=0.9e9)
+        arguments |= {"start": "", "width": "", "nchan": -1}
+    else:
+        vis, reason = broad_ms, "psfphasecenter="
+        arguments |= {"nchan": 3, "psfphasecenter": "J2000 09h47m57.5 13d16m43.5"}
+    expected = tclean(vis, imagename=str(tmp_path / "tclean"), **arguments)
+    found = ptclean(vis, imagename=str(tmp_path / "ptclean"), nworkers=2, chanchunks=2, **arguments)
+    assert_same_images(tmp_path / "tclean", tmp_path / "ptclean")
+    assert_same_return(expected, found)
+    (line,) = [line for line in log().splitlines() if "ptclean runs tclean serially" in line]
+    assert reason in line
+
+
+def test_facets_are_refused_as_by_tclean(line_ms: str, tmp_path: Path) -> None:
+    """tclean does not make a cube with facets."""
+    messages = []
+    for name, task in (("tclean", tclean), ("ptclean", ptclean)):
+        arguments = W_PROJECTION | {"facets": 2, "imagename": str(tmp_path / name)}
+        with pytest.raises(RuntimeError) as refusal:
+            task(line_ms, **arguments)
+        messages.append(str(refusal.value))
+    assert messages[0] == messages[1]

@@ -15,7 +15,7 @@ CUBE = DEFAULTS | {"vis": "line.ms", "imagename": "/images/line", "specmode": "c
 #: The values, of those that tclean's description lists, that the engine takes.
 TAKEN = {
     "specmode": {"cube"},
-    "gridder": {"standard"},
+    "gridder": {"standard", "mosaic", "wproject", "widefield"},
     "deconvolver": {"hogbom", "clark", "clarkstokes", "multiscale"},
     "usemask": {"user", "pb", "auto-multithresh"},
     "weighting": {
