@@ -90,7 +90,10 @@ def guard_channels(interpolation: str, data_width: float, image_width: float) ->
 
     A data channel takes part in the gridding of an image channel when it is no further away than
     the interpolation reaches, in data channels; its model value comes from image channels no
-    further away than the interpolation reaches, in image channels. CASA itself hands its own
+    further away than the interpolation reaches, in image channels. A data channel that is just as
+    far away as the interpolation reaches counts for nothing but the last bit: where data and image
+    channels fall together, as they do at the first integration on the default axis, the sum of its
+    value and of its difference from the next one is rounded. CASA itself hands its own
     sub-cubes two more model channels on either side (``CubeMajorCycleAlgorithm::subImageStore``).
 
     Parameters
@@ -118,7 +121,9 @@ def guard_channels(interpolation: str, data_width: float, image_width: float) ->
         raise ValueError(f"channel widths must not be zero: {data_width=}, {image_width=}")
     stencil = _STENCIL[interpolation]
     reach = stencil * abs(data_width / image_width)
-    return max(1, math.ceil(reach - _SAME_WIDTH) + stencil - 1)
+    if interpolation == "nearest":
+        return max(1, math.ceil(reach - _SAME_WIDTH))
+    return math.floor(reach + _SAME_WIDTH) + stencil
 
 
 def cut(nchan: int, size: int, guard: int, *, fewest: int = 2) -> tuple[Chunk, ...]:

@@ -135,18 +135,18 @@ def test_what_cannot_be_cut_is_refused(function, arguments):
 @pytest.mark.parametrize(
     ("interpolation", "data_width", "image_width", "guard"),
     [
-        ("linear", 1.0, 1.0, 1),
-        ("linear", 244.1e3, 244.118e3, 1),  # the same channel in another frame
+        ("linear", 1.0, 1.0, 2),
+        ("linear", 244.1e3, 244.118e3, 2),  # the same channel in another frame
         ("linear", 1.0, 2.0, 1),
         ("linear", 1.0, 100.0, 1),
         ("linear", 1.0, 0.9, 2),
-        ("linear", 1.0, 0.5, 2),
+        ("linear", 1.0, 0.5, 3),
         ("linear", 1.0, 0.3, 4),
         ("nearest", 1.0, 1.0, 1),
         ("nearest", 1.0, 0.5, 2),
         ("nearest", 1.0, 1000.0, 1),
-        ("cubic", 1.0, 1.0, 3),
-        ("cubic", 1.0, 0.5, 5),
+        ("cubic", 1.0, 1.0, 4),
+        ("cubic", 1.0, 0.5, 6),
         ("cubic", 1.0, 4.0, 2),
     ],
 )
@@ -163,7 +163,7 @@ def test_guards_are_the_image_channels_within_reach(kind, data_width):
     """From core to data channel, and from there to the image channels of its model value."""
     interpolation, stencil = kind
     reach = stencil * data_width + stencil * 100
-    within = sum(1 for channel in range(1, 100) if channel * 100 < reach)
+    within = sum(1 for channel in range(1, 100) if channel * 100 <= reach)
     assert guard_channels(interpolation, data_width, 100) == within
 
 
@@ -236,3 +236,12 @@ def test_block_as_long_as_the_cube_changes_nothing():
 def test_impossible_blocks_are_refused(numbers):
     with pytest.raises(ValueError, match="cannot cut"):
         cut_in_blocks(*numbers)
+
+
+@given(CHANNELS, st.integers(1, 20), st.integers(0, 2), st.integers(2, 5))
+def test_chunks_are_gridded_as_so_many_channels_at_least(nchan, size, guard, fewest):
+    for function in (cut, cut_evenly):
+        for chunk in function(nchan, size, guard, fewest=fewest):
+            assert chunk.gridded_channels >= min(fewest, nchan)
+            assert channels(chunk) <= gridded(chunk)
+            assert gridded(chunk) <= set(range(nchan))

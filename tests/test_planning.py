@@ -72,16 +72,16 @@ def test_plan_leaves_no_trace(line_ms, images_folder):
 def test_plan_of_a_clean(line_ms, images_folder):
     made = plan(line_ms, imagename="line", **PARALLEL, niter=100, chanchunks=6)
     assert made.serial is None
-    assert (made.shape, made.guard, made.nworkers) == ((32, 32, 1, 16), 1, 2)
+    assert (made.shape, made.guard, made.nworkers) == ((32, 32, 1, 16), 2, 2)
     assert [(c.start, c.stop, c.gridded_start, c.gridded_stop) for c in made.chunks] == [
-        (0, 6, 0, 7),
-        (6, 12, 5, 13),
-        (12, 16, 11, 16),
+        (0, 6, 0, 8),
+        (6, 12, 4, 14),
+        (12, 16, 10, 16),
     ]
     assert made.rows == 190 * 10
     # Two correlations, 16 channels, 8 bytes; each chunk reads all.
     assert made.read_bytes == 3 * made.rows * 2 * 16 * 8
-    requirement = casa_requirement(ImageSize(32, 32), 8)
+    requirement = casa_requirement(ImageSize(32, 32), 10)
     assert made.casa_memory * 2**20 > requirement
     assert made.warnings == ()
 
@@ -98,7 +98,7 @@ def test_plan_prints_as_a_table(line_ms, images_folder):
     assert list(rows) == ["image", "cube", "axis", "engine", "chunks", "memory", "reads"]
     assert rows["cube"] == "32 x 32 pixels, 1 Stokes, 16 channels"
     assert rows["engine"] == "2 workers"
-    assert rows["chunks"] == "2 of 8 channels, 1 guard channel on either side"
+    assert rows["chunks"] == "2 of 8 channels, 2 guard channels on either side"
     assert rows["axis"].endswith("LSRK")
     assert len({line.index(line.split()[1]) for line in lines}) == 1
 

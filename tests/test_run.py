@@ -92,7 +92,7 @@ def test_log_tells_the_story(
     ptclean(line_ms, imagename=str(tmp_path / "cube"), nworkers=2, chanchunks=2, **CUBE)
     text = log()
     assert "Begin Task: ptclean" in text
-    assert "3 of 2 channels, 1 guard channel on either side" in text
+    assert "3 of 2 channels, 2 guard channels on either side" in text
     assert "Minor cycle 1:" in text
     assert "End Task: ptclean" in text
 
