@@ -522,6 +522,9 @@ class ChunkImager:
     def _save_model(self) -> None:
         """Keep a copy of the model as it is before a minor cycle; an empty one if there is none."""
         model, saved = f"{self.job.core()}.model", self._saved_model(self.steps)
+        if os.path.isdir(saved):
+            # By a worker that died in this cycle; the model has been restored from it.
+            return
         if os.path.isdir(model):
             shutil.copytree(model, f"{saved}.new")
         else:

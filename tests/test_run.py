@@ -24,7 +24,10 @@ from distributed import Client
 
 from compare_images import compare_image_sets
 from ptclean import DaskClusterManager, ptclean
+from ptclean.chunk_imager import ChunkImager, ChunkJob
+from ptclean.chunks import Chunk
 from ptclean.errors import ChunkError
+from ptclean.records import ImagingRecords
 from same_images import assert_same_images
 
 CUBE: dict[str, Any] = {
@@ -173,6 +176,28 @@ def test_killed_workers_change_nothing(
         thread.join()
     assert killed, "the run was over before a worker was killed"
     assert_same_images(reference, tmp_path / "cube")
+
+
+def test_model_is_saved_once_where_a_minor_cycle_is_begun_again(tmp_path: Path) -> None:
+    """A worker may die when it has saved the model and before the minor cycle is complete."""
+    job = ChunkJob(
+        run="run",
+        chunk=Chunk(0, 0, 1, 0, 1),
+        neighbours=(),
+        records=ImagingRecords({}, {}, {}, {}, {}, {}, {}),
+        coordinates={},
+        directory=str(tmp_path),
+        cleans=True,
+        restores=False,
+        corrects=False,
+    )
+    model = Path(f"{job.core()}.model")
+    for content in ("before the cycle", "in the middle of it"):
+        model.mkdir(parents=True, exist_ok=True)
+        (model / "pixels").write_text(content)
+        ChunkImager(job)._save_model()
+    saved = Path(job.folder()) / "model-0"
+    assert (saved / "pixels").read_text() == "before the cycle"
 
 
 def test_users_cluster_is_used_and_left_alone(line_ms: str, reference: str, tmp_path: Path) -> None:
