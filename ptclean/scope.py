@@ -68,13 +68,6 @@ _RULES = (
     # An image is looked at later, when the grid of the cube is known.
     _Rule("mask", lambda p: all(is_sky_region(m) or is_path(m) for m in masks(p["mask"]))),
     _Rule("facets", lambda p: p["facets"] == 1),
-    # CASA looks at a channel first with the noise of the channels before it
-    # (``SDAlgorithmBase::deconvolve``): its stop code depends on that, and what other deconvolvers
-    # than hogbom return of a channel with nothing to do.
-    _Rule(
-        "nsigma",
-        lambda p: p["nsigma"] <= 0 or (p["deconvolver"] == "hogbom" and not p["fullsummary"]),
-    ),
     # tclean itself refuses or warns; let it.
     _Rule("nmajor", lambda p: p["nmajor"] >= -1),
     _Rule("niter", lambda p: p["niter"] >= 0),
@@ -170,6 +163,18 @@ def reason_for_serial(
     for rule in _RULES:
         if not rule.holds(parameters):
             return f"{rule.parameter}={parameters[rule.parameter]!r}"
+    if parameters["nsigma"] > 0 and parameters["niter"] > 0:
+        # A channel's minor cycle begins with the n-sigma threshold of the channel before, and in
+        # the first one with the largest of all (SDAlgorithmBase::deconvolve,
+        # SIMinorCycleController::majorCycleRequired). So a channel that is below the cycle's
+        # threshold is left out, or begun in vain: hogbom tells the two apart by the stop code
+        # only, clark by its peak, and multiscale counts an iteration.
+        for name, value in (("deconvolver", "hogbom"), ("fullsummary", False)):
+            if parameters[name] != value:
+                return (
+                    f"nsigma={parameters['nsigma']!r} with {name}={parameters[name]!r}, with which "
+                    "what is returned for a channel depends on the channels before it"
+                )
     heard_of = _HANDED_ON.union(_KNOWN, _UNSET, (rule.parameter for rule in _RULES))
     for name in parameters:
         if name not in heard_of and parameters[name] != defaults[name]:

@@ -127,6 +127,18 @@ def test_value_that_is_known_is_taken(name, value):
     assert reason_for_serial(CUBE | {name: value}, DEFAULTS) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("deconvolver", "clark"), ("deconvolver", "multiscale"), ("fullsummary", True)],
+)
+def test_nsigma_is_taken_where_channels_do_not_depend_on_those_before(name, value):
+    cleaned = CUBE | {"niter": 10, "nsigma": 3.0}
+    assert reason_for_serial(cleaned, DEFAULTS) is None
+    reason = reason_for_serial(cleaned | {name: value}, DEFAULTS)
+    assert reason.startswith(f"nsigma=3.0 with {name}={value!r}")
+    assert reason_for_serial(CUBE | {"niter": 10, name: value}, DEFAULTS) is None
+
+
 def test_parameter_of_a_future_tclean_is_taken_at_its_default_only():
     defaults = DEFAULTS | {"novelty": False}
     assert reason_for_serial(CUBE | {"novelty": False}, defaults) is None
@@ -153,15 +165,6 @@ def test_images_that_automasking_goes_on_from_are_a_reason(product):
     assert reason.startswith(f"/images/line.{product} exists")
     if product == "prev.mask":
         assert reason_for_serial(CUBE, DEFAULTS, {product}) is None
-
-
-@pytest.mark.parametrize("usemask", ["user", "auto-multithresh"])
-def test_noise_is_tcleans_where_channels_depend_on_those_before(usemask):
-    noisy = CUBE | {"usemask": usemask, "nsigma": 3.0}
-    assert reason_for_serial(noisy, DEFAULTS) is None
-    for other in ({"fullsummary": True}, {"deconvolver": "clark"}, {"deconvolver": "multiscale"}):
-        assert reason_for_serial(noisy | other, DEFAULTS) == "nsigma=3.0"
-        assert reason_for_serial(noisy | other | {"nsigma": 0.0}, DEFAULTS) is None
 
 
 def test_images_that_are_made_anew_are_none():
