@@ -25,7 +25,11 @@ from .casa_io import open_table
 from .records import ImagingRecords, Record
 
 #: Entries of a coordinate record that say where pixels are.
-_AXES = ("cdelt", "crpix", "crval", "pc", "projection", "system", "stokes", "wcs", "tabular")
+_AXES = (
+    *("cdelt", "crpix", "crval", "pc", "projection", "system", "stokes", "wcs", "tabular"),
+    *("units", "unit", "latpole", "longpole", "projection_parameters", "conversion"),
+    "conversionSystem",
+)
 
 
 @dataclass(frozen=True)

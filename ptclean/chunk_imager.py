@@ -73,7 +73,7 @@ class ChunkJob:
     restores, corrects : bool
         tclean's `restoration` and `pbcor`.
     mask : str or None
-        Mask image on the grid of the whole cube, absolute.
+        The user's clean mask on the grid of the whole cube, absolute; one channel stands for all.
     automasks : bool
         Whether the masks of the minor cycles are made by CASA.
     """
@@ -579,7 +579,7 @@ class ChunkImager:
         self._copy_out(*IMAGER_PRODUCTS)
         if self.job.mask:
             core = slice(self.job.chunk.start, self.job.chunk.stop)
-            images.cut(self.job.mask, self._mask, core)
+            images.cut_clean_mask(self.job.mask, self._mask, f"{self.job.core()}.psf", core)
 
     @property
     def _mask(self) -> str:
@@ -602,11 +602,9 @@ class ChunkImager:
             )
 
     def _open_deconvolver(self, **changes: Any) -> None:
-        if self.job.mask:
-            changes["mask"] = self._mask
-        if self.job.automasks:
-            # tclean makes no use of a mask that it is given with automasking.
-            changes["mask"] = ""
+        # As a list: one mask by itself is refused where CASA's own exists already, as it does when
+        # tools are opened anew.
+        changes["mask"] = [self._mask] if self.job.mask else ""
         self._deconvolver = synthesisdeconvolver()
         self._deconvolver.setupdeconvolution(
             decpars=self.job.records.named(self.job.core()).deconvolution | changes

@@ -33,7 +33,7 @@ from .control import (
 from .planning import Plan
 from .products import Assembly, assemble, assemblies
 from .records import Record
-from .scope import AUTOMASK, is_path, masks
+from .scope import AUTOMASK
 from .splitter import CubeSplitter, Step
 from .standin import make_standin, with_standins
 from .worker import Outcome
@@ -49,7 +49,8 @@ class ParallelCubeImager:
     client : distributed.Client
         Its workers are prepared (:class:`ptclean.cluster.DaskClusterManager`).
     directory : str
-        Work directory, absolute, seen by all workers under this path.
+        Work directory, absolute, seen by all workers under this path; the clean mask has been
+        resolved in it (:func:`ptclean.cleanmask.resolve`).
 
     Attributes
     ----------
@@ -84,15 +85,11 @@ class ParallelCubeImager:
                 cleans=self._cleans,
                 restores=self._restores,
                 corrects=bool(plan.parameters["pbcor"]),
-                mask=None if self._automasks else self._mask_image(plan),
+                mask=plan.mask.image(directory) if plan.mask else None,
                 automasks=self._automasks,
             )
             for chunk in plan.chunks
         )
-
-    @staticmethod
-    def _mask_image(plan: Plan) -> str | None:
-        return next(filter(is_path, masks(plan.parameters["mask"])), None)
 
     def run(self, history: Sequence[str]) -> tuple[Record | None, dict[str, Assembly]]:
         """Make the images of all chunks, and of them those of the cube, in the work directory.

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from casatools import image, regionmanager
 
 from . import beams
@@ -63,6 +64,32 @@ def cut(source: str, target: str, channels: slice, *, pol: int | None = None) ->
                 im.calcmask("T", name="mask0")
 
 
+def cut_clean_mask(source: str, target: str, template: str, channels: slice) -> None:
+    """Copy a range of channels of a clean mask into a new image of zeros and ones.
+
+    Parameters
+    ----------
+    source : str
+        Mask on the grid of a cube: 1 where it is positive and not masked itself, as
+        ``SDMaskHandler`` takes it. If it has one channel, that is the mask of all.
+    target : str
+        Image to make, with the grid of `template`; must not exist.
+    template : str
+        Image of these channels.
+    channels : slice
+        Channels to copy.
+    """
+    shape, coordinates = shape_and_coordinates(template)
+    make_empty(target, shape, coordinates)
+    with open_image(source) as im, open_image(target) as out:
+        is_single = int(im.shape()[3]) == 1
+        for start, stop in _slabs(shape, channels):
+            first, last = (0, 1) if is_single else (start, stop)
+            inside = (_chunk(im, first, last) > 0) & _chunk(im, first, last, getmask=True)
+            pixels = np.repeat(inside.astype(float), (stop - start) // (last - first), axis=3)
+            out.putchunk(pixels, blc=[0, 0, 0, start - channels.start])
+
+
 def copy_channels(source: str, channels: slice, target: str, first: int = 0) -> None:
     """Copy pixels of a range of channels of one image to the channels from `first` on of another.
 
@@ -76,6 +103,18 @@ def copy_channels(source: str, channels: slice, target: str, first: int = 0) -> 
                 "map", 0, [0, 0, 0, start], [n - 1 for n in shape[:3]] + [stop - 1]
             )
             out.putchunk(pixels, blc=[0, 0, 0, first + start - channels.start])
+
+
+def make_empty(target: str, shape: Sequence[int], coordinates: Record) -> None:
+    """Make an image without pixels, which takes no room on disk, with exactly these coordinates.
+
+    Written by the image tool, an angle may change in its last bit.
+    """
+    im = image()
+    im.fromshape(target, list(shape))
+    im.close()
+    with open_table(target, write=True) as tb:
+        tb.putkeyword("coords", coordinates)
 
 
 def empty_model(template: str, target: str) -> None:

@@ -58,10 +58,20 @@ def absolute_paths(parameters: Parameters) -> Parameters:
 def _absolute(value: Any, *, always: bool = False) -> Any:
     if isinstance(value, list):
         return [_absolute(item) for item in value]
+    if isinstance(value, str) and not always and os.path.exists(expanded(value)):
+        value = expanded(value)
     if isinstance(value, str) and value and (always or os.path.exists(value)):
         # A trailing slash is not part of CASA's image names, but abspath would drop it.
         return os.path.abspath(value) + ("/" if value.endswith("/") and always else "")
     return value
+
+
+def expanded(path: str) -> str:
+    """Put in what stands for other directories, as CASA does (``casacore::Path``).
+
+    A name that exists as it stands is left as it is.
+    """
+    return path if os.path.exists(path) else os.path.expandvars(os.path.expanduser(path))
 
 
 def imaging_records(parameters: Parameters) -> ImagingRecords:

@@ -18,10 +18,10 @@ from .axis import (
     SelectedData,
     casa_memory,
     resolve_axes,
-    same_axes,
     summarize_data,
 )
 from .chunks import Chunk, guard_channels
+from .cleanmask import CleanMask, clean_mask, is_missing, used_masks
 from .config import setting
 from .control import block_channels, lone_channels, separate_planes
 from .errors import ParameterError
@@ -30,7 +30,7 @@ from .mosaic import FEWEST_CHANNELS
 from .mosaic_plan import standins_for_mosaic
 from .parameters import absolute_paths, check_deconvolution, imaging_records
 from .records import ImagingRecords
-from .scope import AUTOMASK, is_path, masks, reason_for_serial
+from .scope import AUTOMASK, reason_for_serial
 from .sizing import Machine, size_run, tclean_seconds
 from .standin import StandIn
 
@@ -74,6 +74,8 @@ class Plan:
         Bytes at which Dask kills a worker, or None.
     casa_memory : int
         MB that CASA is told it may plan with in each worker.
+    mask : CleanMask or None
+        What is to be made of the user's clean mask.
     warnings : tuple of str
     standins : tuple of StandIn
         What chunks read their data through, where that is not the measurement sets themselves.
@@ -93,6 +95,7 @@ class Plan:
     worker_memory: int = 0
     memory_limit: int | None = None
     casa_memory: int = 0
+    mask: CleanMask | None = None
     warnings: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict, repr=False)
     records: ImagingRecords | None = field(default=None, repr=False)
@@ -189,6 +192,7 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     nx, ny, npol, nchan = axes.shape
     size = ImageSize(nx, ny, npol, tclean["gridder"])
     cleans = tclean["niter"] > 0
+    mask = clean_mask(tclean, axes)
     reason = _reason_in_data(axes, data, size, own, tclean)
     if reason:
         return Plan(imagename, serial=reason, parameters=tclean)
@@ -228,7 +232,8 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         worker_memory=sizing.worker_memory,
         memory_limit=machine.limit,
         casa_memory=memory.casa_budget(size, largest),
-        warnings=sizing.warnings,
+        mask=mask,
+        warnings=sizing.warnings + _memory_of_mask(mask, axes, machine),
         parameters=tclean,
         records=records,
         coordinates=axes.coordinates,
@@ -274,8 +279,8 @@ def check_parameters(tclean: dict[str, Any]) -> None:
         )
     if not tclean["imagename"]:
         raise ParameterError("imagename", tclean["imagename"], "names the images; it is needed")
-    for mask in masks(tclean["mask"]):
-        if mask and is_path(mask) and not os.path.exists(mask):
+    for mask in used_masks(tclean):
+        if is_missing(mask):
             raise ParameterError(
                 "mask",
                 mask,
@@ -288,20 +293,21 @@ def _automasks(tclean: dict[str, Any]) -> bool:
     return bool(tclean["usemask"] == AUTOMASK)
 
 
+def _memory_of_mask(mask: CleanMask | None, axes: CubeAxes, machine: Machine) -> tuple[str, ...]:
+    """Warn of a mask that takes more memory than there is, in one process, as it does in tclean."""
+    needed = mask.memory(axes.shape) if mask else 0
+    if needed <= machine.memory:
+        return ()
+    return (
+        f"CASA needs about {needed / _GIB:.0f} GiB to bring the mask on to the grid of the cube, "
+        f"and there are {machine.memory / _GIB:.0f}; a mask that is an image on that grid, or the "
+        "same in all channels, needs next to none",
+    )
+
+
 def _existing(imagename: str) -> set[str]:
     folder = os.path.dirname(imagename)
     return set(images.image_products(imagename)) if os.path.isdir(folder) else set()
-
-
-def _is_on_grid(files: list[str], axes: CubeAxes) -> bool:
-    """Tell whether one image is all there is, with the axes of the cube."""
-    if len(files) != 1 or not os.path.isfile(os.path.join(files[0], "table.dat")):
-        return False
-    try:
-        shape, coordinates = images.shape_and_coordinates(files[0])
-    except (OSError, RuntimeError):
-        return False
-    return shape == axes.shape and same_axes(coordinates, axes.coordinates)
 
 
 def _reason_in_data(
@@ -316,9 +322,6 @@ def _reason_in_data(
         return "the channels are not equally spaced in frequency"
     if tclean["weighting"] == "briggsbwtaper" and axes.nchan == 1:
         return "weighting='briggsbwtaper', which tclean refuses for a cube of one channel"
-    files = [mask for mask in masks(tclean["mask"]) if is_path(mask)]
-    if files and not (files == masks(tclean["mask"]) and _is_on_grid(files, axes)):
-        return f"mask={tclean['mask']!r}, which is not an image on the grid of the cube"
     for product in _existing(tclean["imagename"]) - {"sumwt", images.WEIGHT_DENSITY}:
         name = f"{tclean['imagename']}.{product}"
         if images.shape_and_coordinates(name)[0] != axes.shape:

@@ -14,6 +14,7 @@ from casatasks.private.imagerhelpers.summary_minor import SummaryMinor
 
 from . import images, logs
 from .axis import casa_memory
+from .cleanmask import resolve
 from .cluster import cluster_for_run, machine_at_hand
 from .continuum import ContinuumImager
 from .continuum_plan import ContinuumPlan, make_continuum_plan
@@ -102,13 +103,15 @@ def _run_serially(tclean: dict[str, Any], made: Plan, history: list[str]) -> Rec
 
 
 def _run_parallel(parameters: dict[str, Any], made: Plan, history: list[str]) -> Record:
-    with (
-        work_directory(made.imagename) as directory,
-        cluster_for_run(made.nworkers, parameters["memory_limit"], made.casa_memory) as cluster,
-    ):
-        imager = ParallelCubeImager(made, cluster.client, directory)
-        summary, assembled = imager.run(history)
-        install(assembled, made.imagename)
+    with work_directory(made.imagename) as directory:
+        if made.mask and made.shape:
+            resolve(made.mask, made.shape, made.coordinates, directory, parameters["imagename"])
+        with cluster_for_run(
+            made.nworkers, parameters["memory_limit"], made.casa_memory
+        ) as cluster:
+            imager = ParallelCubeImager(made, cluster.client, directory)
+            summary, assembled = imager.run(history)
+            install(assembled, made.imagename)
     logs.post(f"{imager.skipped} major cycles of chunks without a change of model were left out")
     return _returned(summary, made)
 

@@ -10,7 +10,6 @@ Plain functions on plain data.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -65,8 +64,6 @@ class _Rule:
 
 
 _RULES = (
-    # An image is looked at later, when the grid of the cube is known.
-    _Rule("mask", lambda p: all(is_sky_region(m) or is_path(m) for m in masks(p["mask"]))),
     _Rule("facets", lambda p: p["facets"] == 1),
     # tclean itself refuses or warns; let it.
     _Rule("nmajor", lambda p: p["nmajor"] >= -1),
@@ -88,7 +85,7 @@ _HANDED_ON = frozenset(
     imagename imsize cell stokes projection nchan start width outframe veltype restfreq
     wprojplanes mosweight aterm psterm wbawp cfcache computepastep rotatepastep
     pointingoffsetsigdev pblimit scales nterms smallscalebias fusedthreshold largestscale
-    restoration pbcor robust noise npixels uvtaper gain threshold nsigma cycleniter cyclefactor
+    restoration pbcor robust noise npixels uvtaper mask gain threshold nsigma cycleniter cyclefactor
     minpsffraction maxpsffraction fullsummary pbmask restoringbeam sidelobethreshold noisethreshold
     lownoisethreshold negativethreshold smoothfactor minbeamfrac cutthreshold growiterations
     dogrowprune minpercentchange verbose fastnoise psfcutoff parallel
@@ -101,24 +98,6 @@ _CONTINUED = ("model", "mask")
 #: Products that its automasking goes on from: it takes a ``.prev.mask`` for one of its own, which
 #: it makes in each minor cycle and goes back to at the end.
 _CONTINUED_MASKS = ("prev.mask", "mask", "model")
-
-
-def masks(mask: Any) -> list[Any]:
-    """Masks in a parameter `mask`: none, one, or a list of them."""
-    return [] if mask in _EMPTY else mask if isinstance(mask, list) else [mask]
-
-
-def is_path(mask: Any) -> bool:
-    """Tell whether a mask is a file, named absolutely if it exists, and not a region's text."""
-    return isinstance(mask, str) and ("[" not in mask or mask.startswith("/"))
-
-
-def is_sky_region(mask: Any) -> bool:
-    """Tell whether a mask is the text of a region that is the same in all channels.
-
-    Ranges of channels, frequencies or Stokes parameters refer to the whole cube.
-    """
-    return isinstance(mask, str) and not is_path(mask) and not re.search(r"\b(range|corr)\b", mask)
 
 
 def _is_direction(phasecenter: Any) -> bool:

@@ -7,7 +7,7 @@ import casatasks
 import pytest
 
 from ptclean.description import load
-from ptclean.scope import is_path, is_sky_region, reason_for_serial
+from ptclean.scope import reason_for_serial
 
 DEFAULTS = {p.name: p.default for p in inspect.signature(casatasks.tclean).parameters.values()}
 CUBE = DEFAULTS | {"vis": "line.ms", "imagename": "/images/line", "specmode": "cube"}
@@ -37,8 +37,6 @@ OTHER_THAN_DEFAULT = [
     ("calcpsf", False),
     ("interactive", True),
     ("interactive", 1),
-    ("mask", "circle[[64pix,64pix],10pix], range=[1chan,5chan]"),
-    ("mask", ["circle[[64pix,64pix],10pix]", "box[[1pix,1pix],[9pix,9pix]], corr=[Q]"]),
     ("startmodel", "old.model"),
     ("startmodel", ["old.model"]),
     ("outlierfile", "outliers.txt"),
@@ -112,9 +110,8 @@ def test_value_of_a_future_tclean_runs_serially(name):
         ("npixels", 3),
         ("perchanweightdensity", False),
         ("normtype", "flatsky"),
-        ("mask", "circle[[64pix,64pix],10pix]"),
-        ("mask", ["circle[[64pix,64pix],10pix]", "box[[1pix,1pix],[9pix,9pix]]"]),
-        ("mask", "an image, which is looked at with the cube's axes"),
+        ("mask", "circle[[64pix,64pix],10pix], range=[1chan,5chan]"),
+        ("mask", ["an image", "box[[1pix,1pix],[9pix,9pix]], corr=[Q]"]),
         ("startmodel", []),
         ("phasecenter", 3),
         ("phasecenter", "3"),
@@ -143,13 +140,6 @@ def test_parameter_of_a_future_tclean_is_taken_at_its_default_only():
     defaults = DEFAULTS | {"novelty": False}
     assert reason_for_serial(CUBE | {"novelty": False}, defaults) is None
     assert reason_for_serial(CUBE | {"novelty": True}, defaults) == "novelty=True"
-
-
-def test_file_is_not_taken_for_a_region():
-    assert is_path("/data/mask[1].im")
-    assert not is_sky_region("/data/mask[1].im")
-    assert is_sky_region("circle[[64pix,64pix],10pix]")
-    assert not is_sky_region("circle[[64pix,64pix],10pix] range=[1chan,5chan]")
 
 
 @pytest.mark.parametrize("product", ["model", "mask"])
