@@ -125,7 +125,8 @@ def make_continuum_plan(
     axes = resolve_axes(replace(records, image={**records.image, "startmodel": ""}))
     data = summarize_data(records)
     rows = {key: _selected_rows(records.selection[key]) for key in sorted(records.selection)}
-    terms = tclean["nterms"] if tclean["deconvolver"] == "mtmfs" else 1
+    is_mtmfs = tclean["deconvolver"] == "mtmfs"
+    terms = tclean["nterms"] if is_mtmfs else 1
     nx, ny, npol, _ = axes.shape
     size = ImageSize(nx, ny, npol, tclean["gridder"])
     visibilities = sum(
@@ -173,7 +174,12 @@ def make_continuum_plan(
         parts=parts,
         terms=terms,
         ignores_chanchunks=own["chanchunks"] != -1,
-        continued=tuple(sorted(filter(is_continued, existing))),
+        continued=tuple(
+            product
+            for product in sorted(existing)
+            # Models without terms are nothing to mtmfs, nor those with terms to the others.
+            if is_continued(product) and (product == "mask" or is_mtmfs == (product != "model"))
+        ),
     )
 
 

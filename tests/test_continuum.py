@@ -23,6 +23,7 @@ from casatools import image, table
 
 from compare_images import compare_image_sets
 from ptclean import DaskClusterManager, plan, ptclean
+from ptclean.continuum_plan import make_continuum_plan
 from ptclean.continuum_scope import reason_for_serial
 from ptclean.errors import ChunkError
 from ptclean.partition import (
@@ -34,6 +35,7 @@ from ptclean.partition import (
     has_simultaneous_fields,
     have_all_times,
 )
+from ptclean.sizing import Machine
 from same_images import assert_same_images, assert_same_return, pixels
 from simulate_ms import simulate
 
@@ -279,17 +281,25 @@ def test_in_one_part_taylor_terms_are_tcleans(
 
 
 def kill_worker(folder: Path, has_whole: bool, over: threading.Event, killed: list[int]) -> None:
-    """Kill a worker in the first minor cycles: the one that deconvolves, or one that grids only."""
+    """Kill one of two workers after the first residual: the one that deconvolves, or the other."""
     while not over.wait(0.02) and not list(folder.glob("attempt-*/whole/whole.residual")):
         pass
     while not over.wait(0.02):
-        for process in psutil.Process().children(recursive=True):
-            if any("spawn_main" in word for word in process.cmdline()):
-                files = [file.path for file in process.open_files()]
-                if any("/whole/" in path for path in files) == has_whole:
-                    process.kill()
-                    killed.append(process.pid)
-                    return
+        workers = [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if any("spawn_main" in word for word in process.cmdline())
+        ]
+        with_whole = [
+            process
+            for process in workers
+            if any("/whole/" in file.path for file in process.open_files())
+        ]
+        if len(workers) == 2 and len(with_whole) == 1:
+            (victim,) = [process for process in workers if (process in with_whole) == has_whole]
+            victim.kill()
+            killed.append(victim.pid)
+            return
 
 
 @pytest.fixture(scope="module")
@@ -475,7 +485,9 @@ def test_goes_on_in_parts(wide_ms: str, cluster: DaskClusterManager, tmp_path: P
     for product in ("image", "residual", "model"):
         ours, tcleans = (pixels(tmp_path / f"{name}.{product}") for name in ("ptclean", "tclean"))
         assert np.abs(ours - tcleans).max() < ROUNDING * peak
-    assert "goes on" in str(plan(wide_ms, imagename=str(tmp_path / "tclean"), nworkers=2, **MFS))
+    arguments = MFS | {"imagename": str(tmp_path / "tclean"), "nworkers": 2}
+    assert "goes on   from the mask, model that exist" in str(plan(wide_ms, **arguments))
+    assert plan(wide_ms, deconvolver="mtmfs", **arguments).continued == ("mask",)
 
 
 # What follows needs no CASA.
@@ -597,11 +609,14 @@ def test_fields_at_the_same_time_are_found_across_pieces():
 
 
 def test_memory_limits_workers_and_not_the_image(wide_ms: str, tmp_path: Path) -> None:
-    arguments = {"imagename": str(tmp_path / "image"), "imsize": 2048, "cell": "0.01arcsec"}
-    arguments |= {"deconvolver": "mtmfs", "scales": [0, 5], "niter": 10, "nworkers": 4}
-    limited = plan(wide_ms, memory_limit="4GiB", **arguments)
-    free = plan(wide_ms, **arguments)
+    call = CALL | {"vis": wide_ms, "imagename": str(tmp_path / "image"), "datacolumn": "data"}
+    call |= {"imsize": 2048, "cell": "0.01arcsec", "deconvolver": "mtmfs", "niter": 10}
+    call |= {"nworkers": 4, "chanchunks": -1, "memory_limit": "0"}
+    free = make_continuum_plan(call, Machine(4, 64 * 2**30), DEFAULTS)
+    limited = make_continuum_plan(call, Machine(4, 4 * 2**30), DEFAULTS)
+    assert (free.nworkers, free.warnings) == (4, ())
+    assert limited.nworkers < 4
+    assert "The images are the same" in str(limited)
     assert limited.parts == free.parts
-    assert 1 <= free.nworkers <= 4
     with pytest.raises(MemoryError, match=r"memory_limit=0\.50GiB: an image of 2048 x 2048"):
-        plan(wide_ms, memory_limit="512MiB", **arguments)
+        make_continuum_plan(call, Machine(4, 64 * 2**30, 2**29), DEFAULTS)
