@@ -26,7 +26,7 @@ import contextlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from casatools import (
@@ -38,9 +38,10 @@ from casatools import (
 
 from . import beams, images
 from .automask import MaskingImages
-from .axis import select, shifted
+from .axis import select, selected_imager, shifted
 from .casa_io import open_table
 from .chunks import Chunk
+from .continuing import Beginning
 from .history import Entry, History, components, write_model
 from .records import ImagingRecords, Record
 from .weighting import set_bandwidth, tapers_with_bandwidth
@@ -76,6 +77,8 @@ class ChunkJob:
         The user's clean mask on the grid of the whole cube, absolute; one channel stands for all.
     automasks : bool
         Whether the masks of the minor cycles are made by CASA.
+    beginning : Beginning
+        Images of the whole cube from which the run goes on.
     """
 
     run: str
@@ -90,6 +93,7 @@ class ChunkJob:
     corrects: bool
     mask: str | None = None
     automasks: bool = False
+    beginning: Beginning = field(default_factory=Beginning)
 
     @property
     def index(self) -> int:
@@ -276,6 +280,8 @@ class ChunkImager:
                 self._complete("major")
                 return record
             self._copy_residual()
+            with open(self._cycled, "w"):
+                pass
             self._deconvolver.setupmask()
             record = self._deconvolver.initminorcycle()
             self._complete("major")
@@ -381,7 +387,7 @@ class ChunkImager:
             self._recover_masks(steps, next_step)
             self.steps = steps
             return
-        keep = ["core.model", os.path.basename(self._beam_file)]
+        keep = ["core.model", os.path.basename(self._beam_file), os.path.basename(self._cycled)]
         if next_step == "minor":
             # Its neighbours may have changed their models since; this one has them as they were.
             keep.append("gridded.model")
@@ -395,7 +401,11 @@ class ChunkImager:
             if os.path.exists(self._beam_file):
                 with open(self._beam_file) as f:
                     self._put_beam(json.load(f))
-            if next_step == "finish" and os.path.isdir(f"{self.job.core()}.model"):
+            if (
+                next_step == "finish"
+                and self._has_residual
+                and os.path.isdir(f"{self.job.core()}.model")
+            ):
                 self._gather_model()
                 self._major(lastcycle=True)
                 self._copy_residual()
@@ -500,6 +510,16 @@ class ChunkImager:
     def _beam_file(self) -> str:
         return os.path.join(self.job.folder(), "beam.json")
 
+    @property
+    def _cycled(self) -> str:
+        """File that exists as soon as a major cycle followed a minor one."""
+        return os.path.join(self.job.folder(), "cycled")
+
+    @property
+    def _has_residual(self) -> bool:
+        """Whether the residual is one of this run, not an earlier one's."""
+        return self.job.beginning.makes_residual or os.path.exists(self._cycled)
+
     def _clear(self, *keep: str) -> None:
         """Remove all that a former process has left, but for some names.
 
@@ -550,14 +570,17 @@ class ChunkImager:
         self.steps += 1
         self._last_step = step
 
-    def _open_imager(self) -> None:
+    def _gridding_records(self, prefix: str) -> ImagingRecords:
         job, chunk = self.job, self.job.chunk
-        records = job.records.named(job.gridded).channels(
-            shifted(job.coordinates, chunk.gridded_start), chunk.gridded_channels
-        )
+        coordinates = shifted(job.coordinates, chunk.gridded_start)
+        return job.records.named(prefix).channels(coordinates, chunk.gridded_channels)
+
+    def _open_imager(self) -> None:
+        records = self._gridding_records(self.job.gridded)
         self._imager = synthesisimager()
         select(self._imager, records)
         if tapers_with_bandwidth(records):
+            job = self.job
             set_bandwidth(self._imager, records.channels(job.coordinates, job.cube_channels))
         self._imager.defineimage(records.image, records.gridding)
         self._imager.normalizerinfo(records.normalization)
@@ -566,17 +589,47 @@ class ChunkImager:
         if not tapers_with_bandwidth(records):
             self._imager.setweighting(**records.weighting)
 
+    def _bring_earlier(self) -> None:
+        """Cut this chunk out of the images from which the run goes on.
+
+        CASA writes into them, as into tclean's. It does not begin a residual's summed weights
+        anew, for one thing, where they exist.
+        """
+        chunk, beginning = self.job.chunk, self.job.beginning
+        core, gridded = self.job.core(), self.job.gridded
+        for product, source in beginning.images.items():
+            if product == "psf" and beginning.makes_psf:
+                # Nothing of it stays; the new one tells into how many pieces CASA cut the chunk.
+                continue
+            targets = {}
+            if gridded != core and product in (*IMAGER_PRODUCTS, "model"):
+                targets[gridded] = slice(chunk.gridded_start, chunk.gridded_stop)
+            if gridded == core or product not in beginning.made_first:
+                targets[core] = slice(chunk.start, chunk.stop)
+            for prefix, channels in targets.items():
+                # A chunk that is taken up by another worker has a model that is further on.
+                if not os.path.isdir(f"{prefix}.{product}"):
+                    images.cut(source, f"{prefix}.{product}", channels)
+
     def _make_images(self, *, lastcycle: bool) -> None:
         """Make PSF, primary beam and residual, with the gridded model if there is one."""
+        beginning = self.job.beginning
+        self._bring_earlier()
         self._open_imager()
-        self._imager.makepsf()
-        self._refuse_cut()
-        if self.job.records.gridding["gridder"] != "standard":
-            # The standard gridder's is made with the PSF, in C++.
-            self._imager.makepb()
-        self._normalizer.normalizeprimarybeam()
-        self._major(lastcycle=lastcycle)
-        self._copy_out(*IMAGER_PRODUCTS)
+        if beginning.makes_psf:
+            self._imager.makepsf()
+            self._refuse_cut(f"{self.job.gridded}.psf")
+            if self.job.records.gridding["gridder"] != "standard":
+                # The standard gridder's is made with the PSF, in C++.
+                self._imager.makepb()
+            self._normalizer.normalizeprimarybeam()
+        elif beginning.makes_residual or self.job.cleans:
+            self._refuse_cut(self._probe())
+        made = set(beginning.made_first)
+        if self._has_residual:
+            self._major(lastcycle=lastcycle)
+            made |= {"residual", "sumwt"}
+        self._copy_out(*(product for product in IMAGER_PRODUCTS if product in made))
         if self.job.mask:
             core = slice(self.job.chunk.start, self.job.chunk.stop)
             images.cut_clean_mask(self.job.mask, self._mask, f"{self.job.core()}.psf", core)
@@ -591,9 +644,23 @@ class ChunkImager:
         info = images.image_info(psf)
         images.set_image_info(psf, beams.with_beam(info, self._unfitted, beam))
 
-    def _refuse_cut(self) -> None:
-        """Stop if CASA has cut the chunk for lack of memory, which may change the image."""
-        with open_table(f"{self.job.gridded}.psf") as tb:
+    def _probe(self) -> str:
+        """Have CASA make an image as large as the gridded ones, for what it says of itself."""
+        probe = os.path.join(self._scratch, "probe")
+        records = self._gridding_records(probe)
+        image = {**records.image, "startmodel": f"{self.job.gridded}.psf"}
+        with selected_imager(replace(records, image=image)):
+            return f"{probe}.model"
+
+    def _refuse_cut(self, made: str) -> None:
+        """Stop if CASA has cut the chunk for lack of memory, which may change the image.
+
+        Parameters
+        ----------
+        made : str
+            Image that CASA's imager made in this run, of the size of the gridded ones.
+        """
+        with open_table(made) as tb:
             pieces = tb.getkeyword("miscinfo").get("chnchnks", 1)
         if pieces != 1:
             raise RuntimeError(
@@ -629,6 +696,8 @@ class ChunkImager:
 
     def _fitted_beams(self) -> tuple[Record | None, list[int]]:
         """Largest beam that was fitted to a core plane, and the core planes without a fit."""
+        if not self.job.beginning.makes_psf:
+            return None, []
         psf = f"{self.job.gridded}.psf"
         chunk = self.job.chunk
         all_beams = beams.plane_beams(images.image_info(psf), chunk.gridded_channels)
@@ -665,16 +734,18 @@ class ChunkImager:
         if self.job.gridded == self.job.core():
             return
         for product in products:
-            source = f"{self.job.gridded}.{product}"
+            source, target = f"{self.job.gridded}.{product}", f"{self.job.core()}.{product}"
             if os.path.isdir(source):
-                images.cut(source, f"{self.job.core()}.{product}", self.job.chunk.core_in_gridded)
+                shutil.rmtree(target, ignore_errors=True)
+                images.cut(source, target, self.job.chunk.core_in_gridded)
 
     def _copy_residual(self) -> None:
         job = self.job
         if job.gridded != job.core():
-            images.copy_channels(
-                f"{job.gridded}.residual", job.chunk.core_in_gridded, f"{job.core()}.residual"
-            )
+            for product in ("residual", "sumwt"):
+                images.copy_channels(
+                    f"{job.gridded}.{product}", job.chunk.core_in_gridded, f"{job.core()}.{product}"
+                )
 
     def _gather_model(self) -> None:
         """Bring the models of core and guard channels into the gridded model."""

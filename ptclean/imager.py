@@ -21,8 +21,10 @@ from distributed import Client
 
 from . import beams, images, logs
 from .automask import block_of, full_blocks, speaks_of_a_chunk
+from .axis import selected_imager
 from .chunk_imager import ChunkJob
 from .chunks import neighbours
+from .continuing import Beginning, startmodel_path
 from .control import (
     ZERO_MASK,
     IterationControl,
@@ -73,6 +75,16 @@ class ParallelCubeImager:
         self._restores = bool(plan.parameters["restoration"])
         self._splitter = CubeSplitter(client, plan.nworkers, self._note)
         self.skipped = 0
+        self._startmodel = startmodel_path(plan.parameters["startmodel"])
+        self._first_model = os.path.join(directory, "start.model")
+        existing_model = f"{plan.imagename}.model" if "model" in plan.existing else None
+        self._beginning = Beginning(
+            prefix=plan.imagename,
+            products=plan.existing,
+            model=self._first_model if self._startmodel else existing_model,
+            makes_psf=bool(plan.parameters["calcpsf"]),
+            makes_residual=bool(plan.parameters["calcres"]),
+        )
         self.jobs = tuple(
             ChunkJob(
                 run=directory,
@@ -87,6 +99,7 @@ class ParallelCubeImager:
                 corrects=bool(plan.parameters["pbcor"]),
                 mask=plan.mask.image(directory) if plan.mask else None,
                 automasks=self._automasks,
+                beginning=self._beginning,
             )
             for chunk in plan.chunks
         )
@@ -113,6 +126,8 @@ class ParallelCubeImager:
         """
         for standin in self._standins:
             make_standin(standin, self.jobs[0].directory)
+        if self._startmodel:
+            self._put_startmodel()
         try:
             if self._cleans:
                 summary, finishing = self._clean()
@@ -131,6 +146,14 @@ class ParallelCubeImager:
         logs.post(f"Phase assembling: {len(made)} products, {time.monotonic() - started:.1f} s")
         return summary, made
 
+    def _put_startmodel(self) -> None:
+        """Have CASA put tclean's `startmodel` on the grid of the whole cube."""
+        named = self._records.named(self._first_model.removesuffix(".model"))
+        image = {**named.image, "startmodel": self._startmodel}
+        with selected_imager(replace(named, image=image)):
+            # It is made when the image is defined (SynthesisImager::createIMStore).
+            pass
+
     def _begin(self, *, lastcycle: bool) -> list[list[Record]]:
         """Make PSF and residual; returns the chunks' initialization records."""
         begun = self._phase("PSF and residual", "begin", {"lastcycle": lastcycle})
@@ -147,10 +170,13 @@ class ParallelCubeImager:
         """Run all cycles; returns the control's summary, and arguments for the last step."""
         starts = [job.chunk.start for job in self.jobs]
         with IterationControl(self._records.iteration, self._block, self._planes) as control:
-            begun = self._begin(lastcycle=control.is_last_cycle())
-            if self._automasks:
-                begun = self._start_masks(begun)
-            control.end_major_cycle(clean=False)
+            if self._beginning.makes_residual:
+                begun = self._begin(lastcycle=control.is_last_cycle())
+                if self._automasks:
+                    begun = self._start_masks(begun)
+                control.end_major_cycle(clean=False)
+            else:
+                begun = self._begin(lastcycle=False)
             control.has_converged([before for before, _ in begun])
             state: list[Record] = [after for _, after in begun]
             stop = control.has_converged(state)
@@ -263,7 +289,9 @@ class ParallelCubeImager:
         self, control: IterationControl, changed: Collection[int], state: list[Record]
     ) -> None:
         """Run the major cycle of the chunks that saw a model change, and renew their records."""
-        affected = self._affected(changed)
+        # An earlier run's residual need not be that of its model and these data.
+        earlier = not self._beginning.makes_residual and control.major_cycles == 0
+        affected = list(self.jobs) if earlier else self._affected(changed)
         self.skipped += len(self.jobs) - len(affected)
         renewed = self._phase(
             "major cycle", "major", {"lastcycle": control.is_last_cycle()}, affected

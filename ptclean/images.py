@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -134,6 +135,7 @@ def assemble(
     exact: bool = False,
     single_beam: bool = False,
     known: Record | None = None,
+    earlier: str | None = None,
 ) -> None:
     """Join images along the spectral axis.
 
@@ -154,16 +156,21 @@ def assemble(
         Whether the images are restored with one beam.
     known : dict, optional
         Units, and entries of ``miscinfo``, that the image has where its parts have none.
+    earlier : str, optional
+        Image to begin with: it is copied, and everything that CASA leaves as it is when it writes
+        into an existing image is kept: coordinates, miscinfo, history.
     """
     shapes = [_shape(part) for part in parts]
     shape = [*shapes[0][:3], sum(s[3] for s in shapes)]
     keywords = [_keywords(part) for part in parts]
-    im = image()
-    im.fromshape(target, shape, csys=coordinates)
-    if any("Image_defaultmask" in words for words in keywords):
-        im.calcmask("T", name="mask0")
-    im.close()
+    if earlier is None:
+        im = image()
+        im.fromshape(target, shape, csys=coordinates)
+        im.close()
+    else:
+        shutil.copytree(earlier, target)
     with open_image(target) as out:
+        _prepare_mask(out, masked=any("Image_defaultmask" in words for words in keywords))
         first = 0
         for part, part_shape, words in zip(parts, shapes, keywords, strict=True):
             with open_image(part) as im:
@@ -171,7 +178,8 @@ def assemble(
                 for start, stop in _slabs(part_shape, slice(0, part_shape[3])):
                     _put(out, im, start, stop, first, masked=masked)
             first += part_shape[3]
-    imageinfo = {k: v for k, v in keywords[0]["imageinfo"].items() if k not in beams.KEYS}
+    kept = image_info(earlier) if earlier else keywords[0]["imageinfo"]
+    imageinfo = {k: v for k, v in kept.items() if k not in beams.KEYS}
     imageinfo |= beams.join(
         [w["imageinfo"] for w in keywords], [s[3] for s in shapes], single=single_beam
     )
@@ -180,12 +188,20 @@ def assemble(
     miscinfo = known.get("miscinfo", {}) | keywords[0].get("miscinfo", {})
     with open_table(target, write=True) as tb:
         tb.putkeyword("imageinfo", imageinfo)
-        if exact:
+        if exact and earlier is None:
             tb.putkeyword("coords", coordinates)
         # subimage adds empty units where there were none.
         for name, value in (("units", units), ("miscinfo", miscinfo)):
-            if value:
+            if value and (name == "units" or earlier is None):
                 tb.putkeyword(name, value)
+
+
+def _prepare_mask(im: Any, *, masked: bool) -> None:
+    """Give an image a pixel mask that is true everywhere, or none."""
+    if masked:
+        im.calcmask("T", name="mask0", asdefault=True)
+    elif im.maskhandler("default")[0]:
+        im.maskhandler("set", [""])
 
 
 def _put(out: Any, im: Any, start: int, stop: int, first: int, *, masked: bool) -> None:

@@ -85,7 +85,8 @@ def imaging_records(parameters: Parameters) -> ImagingRecords:
     Returns
     -------
     ImagingRecords
-        Under a placeholder name: see `ImagingRecords.named`.
+        Under a placeholder name: see `ImagingRecords.named`. Without `startmodel` and
+        `savemodel`, which concern the whole cube and not its chunks.
 
     Raises
     ------
@@ -93,7 +94,9 @@ def imaging_records(parameters: Parameters) -> ImagingRecords:
         Whatever `ImagerParameters` raises for parameters that contradict each other; the same as
         tclean.
     """
-    arguments = imager_parameters(parameters, imagename="ptclean")
+    arguments = imager_parameters(
+        parameters, imagename="ptclean", startmodel="", savemodel="none", restart=True
+    )
     return ImagingRecords(
         selection=arguments.getSelPars(),
         image=arguments.getImagePars()["0"],

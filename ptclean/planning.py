@@ -18,11 +18,13 @@ from .axis import (
     SelectedData,
     casa_memory,
     resolve_axes,
+    same_axes,
     summarize_data,
 )
 from .chunks import Chunk, guard_channels
 from .cleanmask import CleanMask, clean_mask, is_missing, used_masks
 from .config import setting
+from .continuing import PRODUCTS, startmodel_path, starts_from_image
 from .control import block_channels, lone_channels, separate_planes
 from .errors import ParameterError
 from .memory import ImageSize
@@ -79,6 +81,8 @@ class Plan:
     warnings : tuple of str
     standins : tuple of StandIn
         What chunks read their data through, where that is not the measurement sets themselves.
+    existing : tuple of str
+        Extensions of the images of an earlier run, from which this one goes on.
     """
 
     imagename: str
@@ -97,6 +101,7 @@ class Plan:
     casa_memory: int = 0
     mask: CleanMask | None = None
     warnings: tuple[str, ...] = ()
+    existing: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict, repr=False)
     records: ImagingRecords | None = field(default=None, repr=False)
     coordinates: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -181,7 +186,8 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     check_parameters(tclean)
     tclean = absolute_paths(tclean)
     imagename = tclean["imagename"]
-    reason = reason_for_serial(tclean, defaults, _existing(imagename))
+    existing = tuple(p for p in PRODUCTS if os.path.lexists(f"{imagename}.{p}"))
+    reason = reason_for_serial(tclean, defaults, existing)
     if reason:
         return Plan(imagename, serial=reason, parameters=tclean)
     records = imaging_records(tclean)
@@ -193,7 +199,9 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     size = ImageSize(nx, ny, npol, tclean["gridder"])
     cleans = tclean["niter"] > 0
     mask = clean_mask(tclean, axes)
-    reason = _reason_in_data(axes, data, size, own, tclean)
+    reason = _reason_in_data(axes, data, size, own, tclean) or _reason_in_images(
+        axes, existing, tclean
+    )
     if reason:
         return Plan(imagename, serial=reason, parameters=tclean)
     standins: tuple[StandIn, ...] = ()
@@ -202,7 +210,9 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         if isinstance(found, str):
             return Plan(imagename, serial=found, parameters=tclean)
         standins = found
-    guard = guard_channels(tclean["interpolation"], data.width, axes.width) if cleans else 0
+    has_model = "model" in existing or starts_from_image(tclean["startmodel"])
+    degrids = cleans or (has_model and tclean["calcres"])
+    guard = guard_channels(tclean["interpolation"], data.width, axes.width) if degrids else 0
     sizing = size_run(
         size,
         nchan,
@@ -234,6 +244,7 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         casa_memory=memory.casa_budget(size, largest),
         mask=mask,
         warnings=sizing.warnings + _memory_of_mask(mask, axes, machine),
+        existing=existing,
         parameters=tclean,
         records=records,
         coordinates=axes.coordinates,
@@ -305,9 +316,25 @@ def _memory_of_mask(mask: CleanMask | None, axes: CubeAxes, machine: Machine) ->
     )
 
 
-def _existing(imagename: str) -> set[str]:
-    folder = os.path.dirname(imagename)
-    return set(images.image_products(imagename)) if os.path.isdir(folder) else set()
+def _reason_in_images(
+    axes: CubeAxes, existing: tuple[str, ...], tclean: dict[str, Any]
+) -> str | None:
+    """Say why a cube is tclean's for the images that there are: earlier ones, and `startmodel`."""
+    for product in existing:
+        name = f"{tclean['imagename']}.{product}"
+        shape = (1, 1, *axes.shape[2:]) if product == "sumwt" else axes.shape
+        try:
+            found, coordinates = images.shape_and_coordinates(name)
+        except (OSError, RuntimeError):
+            return f"{name} exists, and what it means is tclean's to say"
+        if found != shape:
+            return f"{name} exists with another shape, and what that means is tclean's to say"
+        if not same_axes(axes.coordinates, coordinates):
+            return f"{name} exists with other axes, and what that means is tclean's to say"
+    model = startmodel_path(tclean["startmodel"])
+    if model is not None and not os.path.isdir(model):
+        return f"startmodel={model!r}, which is no image"
+    return None
 
 
 def _reason_in_data(
@@ -322,10 +349,6 @@ def _reason_in_data(
         return "the channels are not equally spaced in frequency"
     if tclean["weighting"] == "briggsbwtaper" and axes.nchan == 1:
         return "weighting='briggsbwtaper', which tclean refuses for a cube of one channel"
-    for product in _existing(tclean["imagename"]) - {"sumwt", images.WEIGHT_DENSITY}:
-        name = f"{tclean['imagename']}.{product}"
-        if images.shape_and_coordinates(name)[0] != axes.shape:
-            return f"{name} exists with another shape, and what that means is tclean's to say"
     if _automasks(tclean) and axes.nchan == 1:
         return f"usemask={AUTOMASK!r} for one channel, which leaves nothing to share"
     if _automasks(tclean) and axes.shape[2] != 1:

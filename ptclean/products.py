@@ -39,6 +39,8 @@ class Assembly:
         See :func:`ptclean.images.assemble`.
     copied : bool
         Whether the image has no channels of its own, and is a copy of the first part.
+    earlier : str or None
+        Image whose pixels the new ones replace, and of which the rest is kept.
     """
 
     target: str
@@ -49,6 +51,7 @@ class Assembly:
     single_beam: bool
     copied: bool = False
     known: Record | None = None
+    earlier: str | None = None
 
 
 def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, Assembly]:
@@ -64,9 +67,12 @@ def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, As
     Returns
     -------
     dict
-        An assembly for each product.
+        An assembly for each product that was written to.
     """
     first = jobs[0]
+    left = first.beginning.leaves(
+        cleans=first.cleans, restores=first.restores, corrects=first.corrects
+    )
     made = {
         product: Assembly(
             target=os.path.join(first.directory, f"cube.{product}"),
@@ -76,9 +82,10 @@ def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, As
             exact=product in IMAGER_PRODUCTS,
             single_beam=product.startswith("image") and first.has_one_beam,
             known=_known_of_model(first) if product == "model" and len(jobs) > 1 else None,
+            earlier=first.beginning.images.get(product),
         )
         for product in images.image_products(first.core())
-        if product != WEIGHT_DENSITY
+        if product not in left and product != WEIGHT_DENSITY
     }
     density = f"{first.gridded}.{WEIGHT_DENSITY}"
     if os.path.isdir(density):
@@ -111,6 +118,7 @@ def assemble(assembly: Assembly) -> None:
             exact=assembly.exact,
             single_beam=assembly.single_beam,
             known=assembly.known,
+            earlier=assembly.earlier,
         )
     images.set_history(assembly.target, "ptclean", assembly.history)
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .continuing import reason_in_earlier_images
+
 #: Value of `usemask` with which CASA makes the masks.
 AUTOMASK = "auto-multithresh"
 
@@ -35,9 +37,9 @@ _KNOWN: dict[str, Collection[Any]] = {
     "interpolation": ("nearest", "linear"),
     "savemodel": ("none",),
     "interactive": (False,),
-    "restart": (True,),
-    "calcres": (True,),
-    "calcpsf": (True,),
+    "restart": (True, False),
+    "calcres": (True, False),
+    "calcpsf": (True, False),
     "usepointing": (False, True),
     "normtype": ("flatnoise", "flatsky"),
     "conjbeams": (False,),
@@ -45,7 +47,6 @@ _KNOWN: dict[str, Collection[Any]] = {
 
 #: Parameters that must not be set.
 _UNSET = (
-    "startmodel",
     "outlierfile",
     "psfphasecenter",
     "vptable",
@@ -82,7 +83,7 @@ _RULES = (
 _HANDED_ON = frozenset(
     """
     vis selectdata field spw timerange uvrange antenna scan observation intent datacolumn
-    imagename imsize cell stokes projection nchan start width outframe veltype restfreq
+    imagename imsize cell stokes projection startmodel nchan start width outframe veltype restfreq
     wprojplanes mosweight aterm psterm wbawp cfcache computepastep rotatepastep
     pointingoffsetsigdev pblimit scales nterms smallscalebias fusedthreshold largestscale
     restoration pbcor robust noise npixels uvtaper mask gain threshold nsigma cycleniter cyclefactor
@@ -92,11 +93,8 @@ _HANDED_ON = frozenset(
     """.split()
 )
 
-#: Products that tclean, with restart=True, goes on from instead of making them anew.
-_CONTINUED = ("model", "mask")
-
-#: Products that its automasking goes on from: it takes a ``.prev.mask`` for one of its own, which
-#: it makes in each minor cycle and goes back to at the end.
+#: Products that automasking goes on from: it takes a ``.prev.mask`` for one of its own, which it
+#: makes in each minor cycle and goes back to at the end.
 _CONTINUED_MASKS = ("prev.mask", "mask", "model")
 
 
@@ -165,7 +163,8 @@ def reason_for_serial(
                     f"{parameters['imagename']}.{product} exists, from which "
                     f"usemask={AUTOMASK!r} goes on"
                 )
-    for product in _CONTINUED:
-        if product in existing:
-            return f"{parameters['imagename']}.{product} exists and restart=True goes on from it"
-    return None
+        if parameters["niter"] > 0:
+            for name, plain in (("calcpsf", True), ("calcres", True), ("startmodel", "")):
+                if parameters[name] not in (plain, [], [""]):
+                    return f"{name}={parameters[name]!r} with usemask={AUTOMASK!r}"
+    return reason_in_earlier_images(parameters, existing)

@@ -119,7 +119,7 @@ def test_serial_plan_says_why_and_plans_nothing_else(line_ms, images_folder):
     assert json.dumps(made.as_dict())
 
 
-def test_model_of_an_earlier_run_is_tcleans_to_go_on_from(line_ms, tmp_path, monkeypatch):
+def test_earlier_model_that_is_no_image_is_tcleans(line_ms, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "line.model").mkdir()
     (tmp_path / "line.model" / "table.dat").touch()

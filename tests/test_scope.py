@@ -32,13 +32,9 @@ TAKEN = {
 }
 
 OTHER_THAN_DEFAULT = [
-    ("restart", False),
-    ("calcres", False),
-    ("calcpsf", False),
     ("interactive", True),
     ("interactive", 1),
-    ("startmodel", "old.model"),
-    ("startmodel", ["old.model"]),
+    ("startmodel", ["old.model", "other.model"]),
     ("outlierfile", "outliers.txt"),
     ("psfphasecenter", "J2000 09h47m57.4 13d16m43.5"),
     ("vptable", "vp.tab"),
@@ -113,6 +109,9 @@ def test_value_of_a_future_tclean_runs_serially(name):
         ("mask", "circle[[64pix,64pix],10pix], range=[1chan,5chan]"),
         ("mask", ["an image", "box[[1pix,1pix],[9pix,9pix]], corr=[Q]"]),
         ("startmodel", []),
+        ("startmodel", "old.model"),
+        ("startmodel", ["old.model"]),
+        ("restart", False),
         ("phasecenter", 3),
         ("phasecenter", "3"),
         ("phasecenter", " "),
@@ -140,12 +139,6 @@ def test_parameter_of_a_future_tclean_is_taken_at_its_default_only():
     defaults = DEFAULTS | {"novelty": False}
     assert reason_for_serial(CUBE | {"novelty": False}, defaults) is None
     assert reason_for_serial(CUBE | {"novelty": True}, defaults) == "novelty=True"
-
-
-@pytest.mark.parametrize("product", ["model", "mask"])
-def test_images_that_tclean_goes_on_from_are_a_reason(product):
-    reason = reason_for_serial(CUBE, DEFAULTS, {"image", "psf", product})
-    assert reason == f"/images/line.{product} exists and restart=True goes on from it"
 
 
 @pytest.mark.parametrize("product", ["model", "mask", "prev.mask"])
