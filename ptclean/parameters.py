@@ -148,3 +148,23 @@ def imager_parameters(parameters: Parameters, **changes: Any) -> ImagerParameter
     renamed.update(changes)
     known = ImagerParameters.__init__.__code__.co_varnames
     return ImagerParameters(**{name: value for name, value in renamed.items() if name in known})
+
+
+def is_name_kept(imagename: str) -> bool:
+    """Tell whether tclean with ``restart=False`` makes images of the name that it is given.
+
+    Parameters
+    ----------
+    imagename : str
+        Absolute.
+
+    Returns
+    -------
+    bool
+        False where images of that name, or of that name with a number, make it choose another.
+    """
+    if not os.path.isdir(os.path.dirname(imagename)):
+        return True
+    # A method that makes no use of its object.
+    names: dict[str, str] = ImagerParameters.incrementImageNameList(None, {"0": imagename})
+    return names["0"] == imagename

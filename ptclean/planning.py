@@ -30,7 +30,7 @@ from .errors import ParameterError
 from .memory import ImageSize
 from .mosaic import FEWEST_CHANNELS
 from .mosaic_plan import standins_for_mosaic
-from .parameters import absolute_paths, check_deconvolution, imaging_records
+from .parameters import absolute_paths, check_deconvolution, imaging_records, is_name_kept
 from .records import ImagingRecords
 from .scope import AUTOMASK, reason_for_serial
 from .sizing import Machine, size_run, tclean_seconds
@@ -320,6 +320,8 @@ def _reason_in_images(
     axes: CubeAxes, existing: tuple[str, ...], tclean: dict[str, Any]
 ) -> str | None:
     """Say why a cube is tclean's for the images that there are: earlier ones, and `startmodel`."""
+    if not tclean["restart"] and not is_name_kept(tclean["imagename"]):
+        return f"restart=False, and there are images {tclean['imagename']}*"
     for product in existing:
         name = f"{tclean['imagename']}.{product}"
         shape = (1, 1, *axes.shape[2:]) if product == "sumwt" else axes.shape

@@ -247,3 +247,10 @@ def test_savemodel_is_tcleans(savemodel: str, line_ms: str, tmp_path: Path) -> N
 def test_other_calls_that_are_tcleans(name: str, value: Any, line_ms: str, tmp_path: Path) -> None:
     made = plan(line_ms, imagename=str(tmp_path / "cube"), nworkers=2, **CUBE | {name: value})
     assert str(made.serial).startswith(f"{name}=")
+
+
+def test_names_with_numbers_make_tclean_choose_another(line_ms: str, tmp_path: Path) -> None:
+    arguments = CUBE | {"imagename": str(tmp_path / "cube"), "nworkers": 2, "restart": False}
+    assert plan(line_ms, **arguments).serial is None
+    (tmp_path / "cube_3.image").mkdir()
+    assert str(plan(line_ms, **arguments).serial).startswith("restart=False, and there are images")
