@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from casatools import ctsys, synthesisimager
+from casatools import ctsys, measures, synthesisimager
 from casatools import ms as measurement_set
 
 from .casa_io import open_table
@@ -71,14 +71,17 @@ class SelectedData:
     ----------
     rows : int
         Selected rows of all measurement sets.
-    width : float
-        Width of the widest selected data channel, in Hz.
+    widths : tuple of float
+        Widths of the selected windows' channels, in Hz, positive, each once, ascending.
+    channels : int
+        Channels of the largest selected window.
     bytes : int
         Size of the data column of the measurement sets, in bytes, as if read whole.
     """
 
     rows: int
-    width: float
+    widths: tuple[float, ...]
+    channels: int
     bytes: int
 
 
@@ -119,6 +122,30 @@ def resolve_axes(records: ImagingRecords) -> CubeAxes:
         frame=str(axis["system"]),
         linear=linear,
     )
+
+
+def observatory(coordinates: Record) -> Record | None:
+    """Look up where the telescope of a coordinate record is.
+
+    CASA does so while it makes coordinates, and tracks sources that move from there; it does not
+    read it from coordinates that it is given (``SynthesisParamsImage::buildCoordinateSystem``).
+    Nor would the position in the record do, which is converted, and so rounded.
+
+    Parameters
+    ----------
+    coordinates : dict
+
+    Returns
+    -------
+    dict or None
+        A position measure; None for a telescope that CASA does not know.
+    """
+    me = measures()
+    telescope = str(coordinates.get("telescope", ""))
+    if telescope.upper() not in (str(name).upper() for name in me.obslist()):
+        return None
+    position: Record = me.observatory(telescope)
+    return position
 
 
 @contextlib.contextmanager
@@ -192,8 +219,8 @@ def summarize_data(records: ImagingRecords) -> SelectedData:
     -------
     SelectedData
     """
-    rows = size = 0
-    width = 0.0
+    rows = size = channels = 0
+    widths: set[float] = set()
     for selection in records.selection.values():
         name = selection["msname"]
         windows = _spectral_windows(selection)
@@ -201,9 +228,11 @@ def summarize_data(records: ImagingRecords) -> SelectedData:
             rows += tb.nrows()
         with open_table(f"{name}/SPECTRAL_WINDOW") as tb:
             for window in windows or range(tb.nrows()):
-                width = max(width, float(abs(tb.getcell("CHAN_WIDTH", window)).max()))
+                in_window = np.abs(tb.getcell("CHAN_WIDTH", window))
+                widths.update(float(width) for width in in_window)
+                channels = max(channels, len(in_window))
         size += _data_bytes(name)
-    return SelectedData(rows=rows, width=width, bytes=size)
+    return SelectedData(rows=rows, widths=tuple(sorted(widths)), channels=channels, bytes=size)
 
 
 def _spectral_windows(selection: Record) -> list[int]:

@@ -178,6 +178,7 @@ class ChunkImager:
         self.steps = 0
         self._last_step = ""
         self._unfitted: list[int] = []
+        self._reselects = True
         self._imager: Any = None
         self._normalizer: Any = None
         self._deconvolver: Any = None
@@ -573,7 +574,9 @@ class ChunkImager:
     def _gridding_records(self, prefix: str) -> ImagingRecords:
         job, chunk = self.job, self.job.chunk
         coordinates = shifted(job.coordinates, chunk.gridded_start)
-        return job.records.named(prefix).channels(coordinates, chunk.gridded_channels)
+        return job.records.named(prefix).channels(
+            coordinates, chunk.gridded_channels, reselects=self._reselects
+        )
 
     def _open_imager(self) -> None:
         records = self._gridding_records(self.job.gridded)
@@ -615,16 +618,17 @@ class ChunkImager:
         """Make PSF, primary beam and residual, with the gridded model if there is one."""
         beginning = self.job.beginning
         self._bring_earlier()
-        self._open_imager()
         if beginning.makes_psf:
-            self._imager.makepsf()
+            self._make_psf()
             self._refuse_cut(f"{self.job.gridded}.psf")
             if self.job.records.gridding["gridder"] != "standard":
                 # The standard gridder's is made with the PSF, in C++.
                 self._imager.makepb()
             self._normalizer.normalizeprimarybeam()
-        elif beginning.makes_residual or self.job.cleans:
-            self._refuse_cut(self._probe())
+        else:
+            self._open_imager()
+            if beginning.makes_residual or self.job.cleans:
+                self._refuse_cut(self._probe())
         made = set(beginning.made_first)
         if self._has_residual:
             self._major(lastcycle=lastcycle)
@@ -633,6 +637,32 @@ class ChunkImager:
         if self.job.mask:
             core = slice(self.job.chunk.start, self.job.chunk.stop)
             images.cut_clean_mask(self.job.mask, self._mask, f"{self.job.core()}.psf", core)
+
+    def _make_psf(self) -> None:
+        """Make the PSF, and with it the standard gridder's primary beam.
+
+        For channels at the ends of the data CASA may select data that it cannot read ("A nasty
+        Visbuffer2 error occured"); then it is given all of them.
+        """
+        self._open_imager()
+        try:
+            self._imager.makepsf()
+        except RuntimeError:
+            if not self._reselects:
+                raise
+            self.close()
+            self._reselects = False
+            self._remove_unfinished()
+            self._open_imager()
+            self._imager.makepsf()
+
+    def _remove_unfinished(self) -> None:
+        """Remove what a PSF that failed has left: images, and tables of weights."""
+        gridded = os.path.basename(self.job.gridded)
+        for product in IMAGER_PRODUCTS:
+            shutil.rmtree(os.path.join(self.job.folder(), f"{gridded}.{product}"), True)
+        for name in os.listdir(self._scratch):
+            shutil.rmtree(os.path.join(self._scratch, name), True)
 
     @property
     def _mask(self) -> str:

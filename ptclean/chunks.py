@@ -85,8 +85,10 @@ class Chunk:
         return f"chunk {self.index} (channels {core})"
 
 
-def guard_channels(interpolation: str, data_width: float, image_width: float) -> int:
-    """How many guard channels a chunk needs on either side for major cycles.
+def guard_channels(
+    interpolation: str, data_width: float, image_width: float, *, degrids: bool = True
+) -> int:
+    """How many guard channels a chunk needs on either side.
 
     A data channel takes part in the gridding of an image channel when it is no further away than
     the interpolation reaches, in data channels; its model value comes from image channels no
@@ -102,11 +104,13 @@ def guard_channels(interpolation: str, data_width: float, image_width: float) ->
         tclean's parameter.
     data_width, image_width : float
         Channel widths in Hz, of either sign. `data_width` is that of the widest data channel.
+    degrids : bool
+        Whether models are interpolated too, and not data alone.
 
     Returns
     -------
     int
-        At least 1.
+        At least 1 if `degrids`.
 
     Raises
     ------
@@ -120,13 +124,35 @@ def guard_channels(interpolation: str, data_width: float, image_width: float) ->
     if not data_width or not image_width:
         raise ValueError(f"channel widths must not be zero: {data_width=}, {image_width=}")
     stencil = _STENCIL[interpolation]
-    reach = stencil * abs(data_width / image_width)
+    reach = abs(data_width / image_width)
+    if not degrids and interpolation != "cubic" and reach <= 1 + _SAME_WIDTH:
+        # Guards are wanted only where few data channels belong to a chunk.
+        return 0
     if interpolation == "nearest":
         return max(1, math.ceil(reach - _SAME_WIDTH))
-    return math.floor(reach + _SAME_WIDTH) + stencil
+    # A data channel just out of reach is within it where frequencies are equal; CASA's cubic then
+    # takes a channel more below, with a weight of zero but for rounding
+    # (``InterpolateArray1D::polynomialInterpolation``).
+    channels = max(
+        math.floor(stencil * reach + _SAME_WIDTH) + stencil,
+        math.ceil(stencil * reach - _SAME_WIDTH) + 2 * (stencil - 1),
+    )
+    if reach > 1 + _SAME_WIDTH:
+        # Models are not made for image channels beyond the last one with the centre of a data
+        # channel in it (``FTMachine::getInterpolateArrays``): one more data channel is wanted.
+        channels += math.ceil(reach) + 1
+    return channels
 
 
-def cut(nchan: int, size: int, guard: int, *, fewest: int = 2) -> tuple[Chunk, ...]:
+def cut(
+    nchan: int,
+    size: int,
+    guard: int,
+    *,
+    fewest: int = 2,
+    even: bool = False,
+    above: int = 0,
+) -> tuple[Chunk, ...]:
     """Cut `nchan` channels into chunks of `size` core channels; the last one takes what is left.
 
     Parameters
@@ -140,6 +166,10 @@ def cut(nchan: int, size: int, guard: int, *, fewest: int = 2) -> tuple[Chunk, .
     fewest : int
         Channels that are gridded at least, if the cube has as many: a chunk gets more guard
         channels where it would be gridded as fewer, such as a single one.
+    even : bool
+        Whether the first gridded channel must be an even one; takes another guard channel if not.
+    above : int
+        Guard channels more at the upper end.
 
     Returns
     -------
@@ -154,19 +184,27 @@ def cut(nchan: int, size: int, guard: int, *, fewest: int = 2) -> tuple[Chunk, .
     if nchan < 1 or size < 1 or guard < 0:
         raise ValueError(f"cannot cut {nchan} channels into chunks of {size} with {guard} guards")
     return tuple(
-        _chunk(index, start, stop, nchan, guard, fewest)
+        _chunk(index, start, stop, nchan, guard, fewest, even=even, above=above)
         for index, (start, stop) in enumerate(
             (start, min(start + size, nchan)) for start in range(0, nchan, size)
         )
     )
 
 
-def cut_evenly(nchan: int, parts: int, guard: int, *, fewest: int = 2) -> tuple[Chunk, ...]:
+def cut_evenly(
+    nchan: int,
+    parts: int,
+    guard: int,
+    *,
+    fewest: int = 2,
+    even: bool = False,
+    above: int = 0,
+) -> tuple[Chunk, ...]:
     """Cut `nchan` channels into `parts` chunks whose sizes differ by one channel at most.
 
     Parameters
     ----------
-    nchan, guard, fewest : int
+    nchan, guard, fewest, even, above
         As for `cut`.
     parts : int
         Number of chunks; no more than there are channels come out.
@@ -179,19 +217,35 @@ def cut_evenly(nchan: int, parts: int, guard: int, *, fewest: int = 2) -> tuple[
         raise ValueError(f"cannot cut {nchan} channels into {parts} chunks with {guard} guards")
     parts = min(parts, nchan)
     return tuple(
-        _chunk(index, index * nchan // parts, (index + 1) * nchan // parts, nchan, guard, fewest)
+        _chunk(
+            index,
+            index * nchan // parts,
+            (index + 1) * nchan // parts,
+            nchan,
+            guard,
+            fewest,
+            even=even,
+            above=above,
+        )
         for index in range(parts)
     )
 
 
 def cut_in_blocks(
-    nchan: int, size: int, block: int, guard: int, *, fewest: int = 2
+    nchan: int,
+    size: int,
+    block: int,
+    guard: int,
+    *,
+    fewest: int = 2,
+    even: bool = False,
+    above: int = 0,
 ) -> tuple[Chunk, ...]:
     """Cut `nchan` channels into chunks that do not go beyond blocks of channels.
 
     Parameters
     ----------
-    nchan, size, guard, fewest : int
+    nchan, size, guard, fewest, even, above
         As for `cut`; the last chunk of each block takes what is left of it.
     block : int
         Channels of a block; the first one begins at channel 0.
@@ -212,21 +266,33 @@ def cut_in_blocks(
     ]
     stops = [*starts[1:], nchan]
     return tuple(
-        _chunk(index, start, stop, nchan, guard, fewest)
+        _chunk(index, start, stop, nchan, guard, fewest, even=even, above=above)
         for index, (start, stop) in enumerate(zip(starts, stops, strict=True))
     )
 
 
-def _chunk(index: int, start: int, stop: int, nchan: int, guard: int, fewest: int) -> Chunk:
-    below, above = max(0, start - guard), min(nchan, stop + guard)
-    lacking = min(fewest, nchan) - (above - below)
+def _chunk(
+    index: int,
+    start: int,
+    stop: int,
+    nchan: int,
+    guard: int,
+    fewest: int,
+    *,
+    even: bool,
+    above: int,
+) -> Chunk:
+    first, last = max(0, start - guard), min(nchan, stop + guard + above)
+    lacking = min(fewest, nchan) - (last - first)
     while lacking > 0:
-        if below:
-            below -= 1
+        if first:
+            first -= 1
         else:
-            above += 1
+            last += 1
         lacking -= 1
-    return Chunk(index, start, stop, below, above)
+    if even:
+        first -= first % 2
+    return Chunk(index, start, stop, first, last)
 
 
 def choose_parts(nchan: int, nworkers: int, largest: int, *, cleans: bool, pixels: int) -> int:

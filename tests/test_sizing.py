@@ -222,8 +222,10 @@ def test_chunks_stay_within_blocks(run, block):
     except MemoryError:
         return
     assert all(c.start // block == (c.stop - 1) // block for c in blocks.chunks)
-    assert max(c.channels for c in blocks.chunks) <= max(c.channels for c in whole.chunks)
-    assert blocks.worker_memory <= whole.worker_memory
+    longest = max(c.channels for c in whole.chunks)
+    assert max(c.channels for c in blocks.chunks) <= longest
+    guard = arguments[2]
+    assert max(c.gridded_channels for c in blocks.chunks) <= max(2, longest + 2 * guard)
 
 
 @pytest.mark.parametrize(("chanchunks", "said"), [(5, False), (10, False), (4, True), (25, True)])
