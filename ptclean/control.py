@@ -29,6 +29,7 @@ _one_control = threading.Lock()
 #: Its columns are planes: within each channel, the Stokes planes that are deconvolved one by one.
 _ITERATIONS_ROW = 0
 _CHANNEL_ROW = 5
+_STOKES_ROW = 6
 _ITERATIONS_BEFORE_ROW = 8
 
 #: CASA deconvolves a cube in blocks of at least this many channels, more if the images are small
@@ -118,7 +119,7 @@ def join_execution(
     block = block or joined.shape[1] // planes
     if len(joined) > _ITERATIONS_BEFORE_ROW:
         _count_on(joined, block * planes)
-    else:
+    elif len(joined) <= _STOKES_ROW:
         _number_planes(joined, block, planes)
     return {
         "iterdone": sum(int(record["iterdone"]) for record in records),
@@ -149,7 +150,7 @@ def separate_planes(npol: int, deconvolver: str) -> int:
 
 
 def _number_planes(summary: NDArray[np.float64], block: int, planes: int) -> None:
-    """Number channels and Stokes planes in one row, as CASA does without ``fullsummary``.
+    """Number channels and Stokes planes in one row, as CASA 6.7.0 does without ``fullsummary``.
 
     Stokes planes follow all channels of a block (``SDAlgorithmBase::deconvolve``), so that numbers
     occur twice in a cube of several blocks.

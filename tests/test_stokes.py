@@ -107,7 +107,8 @@ def test_several_planes(
     assert expected["nmajordone"] > 2
     planes = len(stokes) if stokes == "IQUV" else 2
     assert pixels(tmp_path / "cube.model").shape[2] == planes
-    assert len(expected["summaryminor"][0]) == (4 if fullsummary else 4 * planes)
+    # CASA 6.7.0 counts all planes as channels, 6.7.6 does not.
+    assert len(expected["summaryminor"][0]) in ((4,) if fullsummary else (4, 4 * planes))
 
 
 @pytest.mark.parametrize("stokes", OTHER)
@@ -295,7 +296,7 @@ def executed(nchan: int, planes: int, rows: int) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("rows", [6, 17])
+@pytest.mark.parametrize("rows", [6, 7, 17])
 @pytest.mark.parametrize("sizes", [(1,) * 7, (3, 4), (2, 2, 3), (7,)])
 def test_planes_are_numbered_as_in_one_block(sizes: tuple[int, ...], rows: int) -> None:
     firsts = [sum(sizes[:index]) for index in range(len(sizes))]
@@ -303,7 +304,7 @@ def test_planes_are_numbered_as_in_one_block(sizes: tuple[int, ...], rows: int) 
         "summaryminor"
     ]
     whole = executed(7, 4, rows)["summaryminor"]
-    if rows > 6:
+    if rows > 8:
         whole[8] = np.arange(28)
     assert np.array_equal(joined, whole)
 
