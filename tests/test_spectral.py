@@ -326,7 +326,7 @@ SHARED: dict[str, tuple[list[str], dict[str, Any]]] = {
     "list": (["askap_vela_a", "askap_vela_b"], {"cell": "10arcsec"}),
     "selection": (
         ["day2_tdem0003_j1008"],
-        {"cell": "3arcsec", "spw": "0:10~24", "antenna": "!ea01", "uvrange": ">100m"},
+        {"cell": "3arcsec", "spw": "0:10~24", "antenna": "!1", "uvrange": ">100m"},
     ),
 }
 
