@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,10 @@ _AXES = (
     *("units", "unit", "latpole", "longpole", "projection_parameters", "conversion"),
     "conversionSystem",
 )
+
+
+#: Held by a thread of this process while it uses CASA's imager, or plans.
+one_imager = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -150,13 +155,17 @@ def observatory(coordinates: Record) -> Record | None:
 
 @contextlib.contextmanager
 def selected_imager(records: ImagingRecords) -> Iterator[Any]:
-    """Give a `synthesisimager` that has selected the data and defined the image."""
-    imager = synthesisimager()
-    try:
-        select_and_define(imager, records)
-        yield imager
-    finally:
-        imager.done()
+    """Give a `synthesisimager` that has selected the data and defined the image.
+
+    Others in this process wait: two threads that define images at once crash CASA.
+    """
+    with one_imager:
+        imager = synthesisimager()
+        try:
+            select_and_define(imager, records)
+            yield imager
+        finally:
+            imager.done()
 
 
 def select_and_define(imager: Any, records: ImagingRecords) -> None:

@@ -13,7 +13,7 @@ from casatasks.private.imagerhelpers.imager_return_dict import ImagingDict
 from casatasks.private.imagerhelpers.summary_minor import SummaryMinor
 
 from . import images, logs
-from .axis import casa_memory
+from .axis import casa_memory, one_imager
 from .cleanmask import resolve
 from .cluster import cluster_for_run, machine_at_hand
 from .continuum import ContinuumImager
@@ -73,7 +73,8 @@ def run(parameters: dict[str, Any]) -> Record | None:
     """
     # tclean is called with the paths that the user gave, the engine with absolute ones.
     tclean = {k: v for k, v in parameters.items() if k not in OWN_PARAMETERS}
-    made = _make_plan(parameters)
+    with one_imager:
+        made = _make_plan(parameters)
     for line in str(made).splitlines():
         logs.post(line, "WARN" if line.startswith("warning") else "INFO")
     history = history_lines("ptclean", parameters)
