@@ -678,7 +678,9 @@ class ChunkImager:
         """Have CASA make an image as large as the gridded ones, for what it says of itself."""
         probe = os.path.join(self._scratch, "probe")
         records = self._gridding_records(probe)
-        image = {**records.image, "startmodel": f"{self.job.gridded}.psf"}
+        start = os.path.join(self._scratch, "start.model")
+        images.empty_model(f"{self.job.gridded}.psf", start)
+        image = {**records.image, "startmodel": start}
         with selected_imager(replace(records, image=image)):
             return f"{probe}.model"
 
