@@ -74,7 +74,8 @@ class MaskingImages:
         Parameters
         ----------
         core : str
-            Prefix of the core images: ``.psf``, ``.pb``, ``.residual`` and ``.sumwt``.
+            Prefix of the core images: ``.psf``, ``.pb``, ``.residual`` and ``.sumwt``, and
+            ``.weight`` if there is one.
         coordinates : dict
             Coordinate record whose first channel is the one before the chunk's first.
         sidelobe : float
@@ -83,7 +84,9 @@ class MaskingImages:
             Common beam of the PSFs of the block, as an entry of ``imageinfo``.
         """
         first = f"{self.prefix}.first"
-        for product in ("psf", "pb", "residual", "sumwt"):
+        for product in ("psf", "pb", "residual", "sumwt", "weight"):
+            if not os.path.isdir(f"{core}.{product}"):
+                continue
             images.cut(f"{core}.{product}", first, _STAND_IN)
             images.assemble(
                 f"{self.prefix}.{product}", [first, f"{core}.{product}"], coordinates, exact=True
@@ -94,13 +97,13 @@ class MaskingImages:
             with open_image(f"{self.prefix}.{product}") as im:
                 shape = [int(n) for n in im.shape()]
                 plane = np.zeros([*shape[:3], 1])
-                if product == "pb":
+                if product in ("pb", "weight"):
                     plane[:] = 1
                 elif product == "psf":
                     plane[0, 0] = -sidelobe
                     plane[shape[0] // 2, shape[1] // 2] = 1
                 im.putchunk(plane)
-                if product != "psf":
+                if product in ("pb", "residual"):
                     box = regionmanager().box([0, 0, 0, 0], [n - 1 for n in shape[:3]] + [0])
                     im.putregion(pixelmask=np.ones(plane.shape, bool), usemask=False, region=box)
         info = images.image_info(f"{self.prefix}.residual")
