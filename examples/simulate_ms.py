@@ -33,6 +33,7 @@ from casatools import measures, quanta, simulator, table
 SPEED_OF_LIGHT = 299_792_458.0
 ARCSEC = math.pi / (180 * 3600)
 PHASE_CENTRE = ("J2000", "09h47m57.4", "13d16m43.5")
+SIDEREAL_DAY = 86164.0905  # s
 TRANSIT = "2021/07/15/18:43:00"  # UTC; the phase centre culminates at ALMA
 CORRELATIONS = {2: "XX YY", 4: "XX XY YX YY"}
 ROWS_AT_ONCE = 20_000
@@ -141,6 +142,8 @@ def simulate(
     freq: float = 267.5e9,
     width: float = 244.1e3,
     integration: float = 30.0,
+    day: int = 0,
+    hour: float = 0.0,
     pointings: int = 1,
     noise: float = 0.05,
     line_fraction: float = 0.5,
@@ -161,7 +164,7 @@ def simulate(
     nchan : int
         Number of channels.
     nint : int
-        Number of integrations on each pointing; they are centred on the transit.
+        Number of integrations on each pointing.
     nant : int
         Number of antennas, drawn from the configuration; at most all of them are taken.
     npol : {2, 4}
@@ -176,6 +179,11 @@ def simulate(
         Width of a channel, in Hz; negative: channels in descending order.
     integration : float
         Time of one integration, in s.
+    day, hour : int, float
+        Sidereal days and hours from `TRANSIT` to the middle of the observation. CASA keeps what it
+        works out for an hour of observation, and uses it for whatever falls into the same hour, so
+        that the last digit of frequencies depends on what was imaged before: sets that are used in
+        one process, and compared to the last digit, want hours of their own.
     pointings : int
         Number of pointings: 1, or more for a mosaic, on a spiral half a primary beam apart.
     noise : float
@@ -236,7 +244,8 @@ def simulate(
     with tempfile.TemporaryDirectory(prefix=".simulate-", dir=path.parent) as scratch:
         raw = Path(scratch) / "raw.ms"
         offsets = spiral(pointings, 0.5 * beam)
-        _observe(raw, antennas, offsets, nchan, npol, freq, width, nint, integration)
+        middle = day * SIDEREAL_DAY + hour * 3600
+        _observe(raw, antennas, offsets, nchan, npol, freq, width, nint, integration, middle)
         _fill(raw, sources, antennas["diameter"].min(), noise, seed)
         # The simulator stores UVW incrementally, which doubles the cost of imaging: copying the
         # set once gives it the storage managers that real data have.
@@ -316,6 +325,7 @@ def _observe(
     width: float,
     nint: int,
     integration: float,
+    middle: float,
 ) -> None:
     """Write a measurement set with everything but the visibilities."""
     sm, me, qa = simulator(), measures(), quanta()
@@ -359,7 +369,7 @@ def _observe(
             usehourangle=False,
             referencetime=me.epoch("UTC", TRANSIT),
         )
-        time = -integration * nint * len(names) / 2
+        time = middle - integration * nint * len(names) / 2
         for name in names:
             end = time + integration * nint
             sm.observe(sourcename=name, spwname="line", starttime=f"{time}s", stoptime=f"{end}s")

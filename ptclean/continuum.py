@@ -23,7 +23,7 @@ from distributed import Client
 from . import logs, part_imager, whole_image
 from .config import setting
 from .continuum_plan import ContinuumPlan
-from .control import IterationControl
+from .control import IterationControl, separate_planes
 from .errors import ChunkError, TaskError
 from .part_imager import ContinuumJob, PartJob
 from .records import Record
@@ -97,6 +97,8 @@ class _Attempt:
     def __init__(self, plan: ContinuumPlan, client: Client, directory: str) -> None:
         assert plan.records is not None
         self._iteration = plan.records.iteration
+        npol = plan.shape[2] if plan.shape else 1
+        self._planes = separate_planes(npol, plan.parameters["deconvolver"])
         self._splitter = CubeSplitter(
             client,
             plan.nworkers,
@@ -124,7 +126,7 @@ class _Attempt:
             summary = None
             stopped = False
             if self._whole.cleans:
-                with IterationControl(self._iteration) as control:
+                with IterationControl(self._iteration, planes=self._planes) as control:
                     self._clean(control)
                     summary = control.summary()
                     stopped = control.stopcode > 0

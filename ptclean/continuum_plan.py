@@ -121,8 +121,8 @@ def make_continuum_plan(
         return ContinuumPlan(imagename, serial=reason, parameters=tclean)
     # tclean does the same for mfs, and takes the old name for it.
     records = imaging_records(tclean | {"specmode": "mfs", "perchanweightdensity": False})
-    # A start model would be copied now, to where its name says.
-    axes = resolve_axes(replace(records, image={**records.image, "startmodel": ""}))
+    axes = resolve_axes(records)
+    records = replace(records, image={**records.image, "startmodel": tclean["startmodel"]})
     data = summarize_data(records)
     rows = {key: _selected_rows(records.selection[key]) for key in sorted(records.selection)}
     is_mtmfs = tclean["deconvolver"] == "mtmfs"

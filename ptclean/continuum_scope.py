@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from .scope import _is_direction
+from .scope import is_direction, is_moving
 
 #: tclean's names for an image of all channels at once; `cont` is an old one.
 CONTINUUM = ("mfs", "cont")
@@ -117,7 +117,7 @@ def _reason_in_values(parameters: dict[str, Any]) -> str | None:
     for name, least in (("nmajor", -1), ("niter", 0)):
         if parameters[name] < least:
             return f"{name}={parameters[name]!r}"
-    if not _is_direction(parameters["phasecenter"]):
+    if not is_direction(parameters["phasecenter"]) or is_moving(parameters["phasecenter"]):
         return f"phasecenter={parameters['phasecenter']!r}"
     if parameters["gridder"] == "wproject" and parameters["wprojplanes"] < 1:
         return (

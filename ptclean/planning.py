@@ -189,7 +189,8 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     tclean = absolute_paths(tclean)
     imagename = tclean["imagename"]
     existing = tuple(p for p in PRODUCTS if os.path.lexists(f"{imagename}.{p}"))
-    reason = reason_for_serial(tclean, defaults, existing)
+    others = tuple(p for p in ("prev.mask",) if os.path.lexists(f"{imagename}.{p}"))
+    reason = reason_for_serial(tclean, defaults, existing + others)
     if reason:
         return Plan(imagename, serial=reason, parameters=tclean)
     records = imaging_records(tclean)

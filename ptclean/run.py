@@ -113,6 +113,9 @@ def _run_parallel(parameters: dict[str, Any], made: Plan, history: list[str]) ->
             imager = ParallelCubeImager(made, cluster.client, directory)
             summary, assembled = imager.run(history)
             install(assembled, made.imagename)
+    for product in set(images.image_products(made.imagename)) - set(assembled):
+        # tclean tells it to all images of that name, also to those that it left as they were.
+        images.set_history(f"{made.imagename}.{product}", "ptclean", history)
     logs.post(f"{imager.skipped} major cycles of chunks without a change of model were left out")
     return _returned(summary, made)
 

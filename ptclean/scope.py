@@ -81,7 +81,7 @@ _RULES = (
         lambda p: p["perchanweightdensity"] or p["weighting"] != "briggsbwtaper",
     ),
     # An ephemeris may be a table of the user's.
-    _Rule("phasecenter", lambda p: _is_direction(p["phasecenter"])),
+    _Rule("phasecenter", lambda p: is_direction(p["phasecenter"])),
 )
 
 #: Parameters of which any value is known to be handed on to CASA as tclean hands it on.
@@ -103,7 +103,7 @@ _HANDED_ON = frozenset(
 _CONTINUED_MASKS = ("prev.mask", "mask", "model")
 
 
-def _is_direction(phasecenter: Any) -> bool:
+def is_direction(phasecenter: Any) -> bool:
     """Tell whether a phase centre is a field number, nothing, coordinates in a frame, or moves.
 
     What moves is a planet, or a field with an ephemeris; an ephemeris of another kind is a table.

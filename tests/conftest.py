@@ -58,7 +58,7 @@ def line_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     from simulate_ms import simulate
 
     path = tmp_path_factory.mktemp("line") / "line.ms"
-    simulate(path)
+    simulate(path, hour=1.2)
     return str(path)
 
 
@@ -68,7 +68,7 @@ def mosaic_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     from simulate_ms import simulate
 
     path = tmp_path_factory.mktemp("mosaic") / "mosaic.ms"
-    simulate(path, pointings=4, nchan=12, nant=12, nint=4)
+    simulate(path, pointings=4, nchan=12, nant=12, nint=4, hour=-1.2)
     return str(path)
 
 
@@ -78,7 +78,7 @@ def fullpol_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     from simulate_ms import simulate
 
     path = tmp_path_factory.mktemp("fullpol") / "fullpol.ms"
-    simulate(path, npol=4, nchan=8, nant=10, nint=4)
+    simulate(path, npol=4, nchan=8, nant=10, nint=4, hour=2.4)
     return str(path)
 
 

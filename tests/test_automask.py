@@ -77,7 +77,7 @@ def ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     from simulate_ms import simulate
 
     path = tmp_path_factory.mktemp("line") / "line.ms"
-    simulate(path, continuum=0.0)
+    simulate(path, continuum=0.0, day=-1, hour=-1.2)
     return str(path)
 
 

@@ -73,7 +73,9 @@ MOSAIC = MFS | {
 def wide_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Continuum sources in 8 channels of 2 GHz."""
     path = tmp_path_factory.mktemp("wide") / "wide.ms"
-    simulate(path, width=2e9, freq=250e9, nchan=8, continuum=1.0, line_fraction=0.0)
+    simulate(
+        path, width=2e9, freq=250e9, nchan=8, continuum=1.0, line_fraction=0.0, day=-1, hour=2.4
+    )
     return str(path)
 
 

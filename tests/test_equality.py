@@ -174,7 +174,7 @@ def test_list_of_measurement_sets(
     line_ms: str, cluster: DaskClusterManager, tmp_path: Path
 ) -> None:
     second = tmp_path / "second.ms"
-    simulate(second, seed=2, nint=3)
+    simulate(second, seed=2, nint=3, day=1)
     arguments = COMMON | {"niter": 200, "vis": [line_ms, str(second)], "spw": ["0:2~12", "0"]}
     expected = tclean(imagename=str(tmp_path / "tclean"), **arguments)
     found = ptclean(imagename=str(tmp_path / "ptclean"), nworkers=2, chanchunks=3, **arguments)

@@ -164,7 +164,7 @@ def shifted_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     Of 30 channels and more CASA selects the data anew for each chunk.
     """
     path = tmp_path_factory.mktemp("shifted") / "shifted.ms"
-    simulate(path, pointings=3, nchan=40, nant=8, nint=2, freq=100e9, width=0.25e6)
+    simulate(path, pointings=3, nchan=40, nant=8, nint=2, freq=100e9, width=0.25e6, hour=-3.6)
     return str(path)
 
 
@@ -203,7 +203,7 @@ def test_mosaic_above_the_highest_channel(
 def broad_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Four pointings, 12 channels of 5 MHz, four of which are above the highest of the data."""
     path = tmp_path_factory.mktemp("broad") / "broad.ms"
-    simulate(path, pointings=4, nchan=12, nant=10, nint=2, width=5e6)
+    simulate(path, pointings=4, nchan=12, nant=10, nint=2, width=5e6, hour=3.6)
     return str(path)
 
 
@@ -309,7 +309,7 @@ SERIAL: dict[str, dict[str, Any]] = {
     "psfphasecenter=": {"psfphasecenter": "J2000 09h47m57.4 13d16m43.5"},
     "conjbeams=True": {"conjbeams": True},
     "fewer than 3 channels": {"nchan": 2},
-    "converted to GALACTO": {"outframe": "GALACTO"},
+    "converted to GALACTO": {"outframe": "GALACTO", "interpolation": "nearest"},
 }
 
 
@@ -326,7 +326,7 @@ def test_mosaics_that_are_left_to_tclean(
     arguments = MOSAIC | {"niter": 20}
     if case == "wide band":
         vis, reason = str(tmp_path / "wide.ms"), "gridder='mosaic' from 267."
-        simulate(vis, pointings=3, nchan=5, nant=8, nint=1, width=0.9e9)
+        simulate(vis, pointings=3, nchan=5, nant=8, nint=1, width=0.9e9, day=1, hour=-1.2)
         arguments |= {"start": "", "width": "", "nchan": -1}
     else:
         vis, reason = broad_ms, "psfphasecenter="

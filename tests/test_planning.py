@@ -193,7 +193,7 @@ def test_axis_of_descending_data_is_that_of_tcleans_cube(tmp_path, monkeypatch):
     from simulate_ms import simulate
 
     monkeypatch.chdir(tmp_path)
-    simulate("down.ms", nchan=6, nant=4, nint=2, width=-244.1e3)
+    simulate("down.ms", nchan=6, nant=4, nint=2, width=-244.1e3, hour=-2.4)
     made = plan("down.ms", imagename="line", **PARALLEL)
     planned = frequencies(made.coordinates, made.shape[3])
     assert planned == made_by_tclean("down.ms", **SMALL)

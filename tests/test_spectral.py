@@ -43,7 +43,7 @@ PARALLEL: dict[str, int] = {"nworkers": 2, "chanchunks": 3}
 def few_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Twelve channels of 244.1 kHz from 267.5 GHz, few visibilities."""
     path = tmp_path_factory.mktemp("few") / "few.ms"
-    simulate(path, nant=10, nint=4, nchan=12)
+    simulate(path, nant=10, nint=4, nchan=12, day=1, hour=2.4)
     return str(path)
 
 
@@ -51,7 +51,7 @@ def few_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
 def many_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Forty channels in descending order, of which CASA selects those for the image at hand."""
     path = tmp_path_factory.mktemp("many") / "many.ms"
-    simulate(path, nant=10, nint=4, nchan=40, width=-244.1e3)
+    simulate(path, nant=10, nint=4, nchan=40, width=-244.1e3, day=1, hour=-2.4)
     return str(path)
 
 
@@ -213,7 +213,7 @@ def test_cubic_without_models(many_ms: str, tmp_path: Path) -> None:
 def test_channels_finer_than_the_data(niter: int, few_ms: str, tmp_path: Path) -> None:
     """tclean refuses them, unless the first measurement set's are not."""
     coarse = tmp_path / "coarse.ms"
-    simulate(coarse, nant=8, nint=3, nchan=6, seed=2, width=3.4 * 244.1e3)
+    simulate(coarse, nant=8, nint=3, nchan=6, seed=2, width=3.4 * 244.1e3, day=-1)
     arguments = SMALL | {"start": "", "nchan": -1, "niter": niter}
     assert_same_as_tclean([few_ms, str(coarse)], tmp_path, chanchunks=2, **arguments)
 
@@ -284,7 +284,7 @@ def test_image_wider_than_the_data(many_ms: str, tmp_path: Path) -> None:
 def test_spectral_windows_with_gaps(tmp_path: Path) -> None:
     parts = [str(tmp_path / f"part{i}.ms") for i in range(2)]
     for i, part in enumerate(parts):
-        simulate(part, nant=8, nint=3, nchan=5, freq=267.5e9 + i * 9 * 244.1e3)
+        simulate(part, nant=8, nint=3, nchan=5, freq=267.5e9 + i * 9 * 244.1e3, day=-1, hour=1.2)
     vis = str(tmp_path / "windows.ms")
     concat(vis=parts, concatvis=vis)
     arguments = SMALL | {"start": "", "nchan": -1, "niter": 40}

@@ -47,7 +47,7 @@ Reference = tuple[str, dict[str, Any]]
 def wide_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Eight channels from 100 to 112 GHz, so that their fractional bandwidth matters."""
     path = tmp_path_factory.mktemp("wide") / "wide.ms"
-    simulate(path, nchan=8, nant=12, nint=4, freq=100e9, width=1.5e9)
+    simulate(path, nchan=8, nant=12, nint=4, freq=100e9, width=1.5e9, day=1, hour=1.2)
     return str(path)
 
 
