@@ -31,7 +31,7 @@ IMAGING = {
     "specmode": "cube",
     "start": 5,
     "nchan": 46,
-    "outframe": "BARY",
+    "outframe": "LSRK",
     "restfreq": "1420.405751786MHz",
     "imsize": 256,
     "cell": "15arcsec",

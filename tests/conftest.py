@@ -55,7 +55,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def line_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Four sources with lines in the middle half of 16 channels; 20 antennas, two correlations."""
-    from simulate_ms import simulate
+    from simulated import simulate
 
     path = tmp_path_factory.mktemp("line") / "line.ms"
     simulate(path, hour=1.2)
@@ -65,7 +65,7 @@ def line_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def mosaic_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Four pointings, half a primary beam apart, 12 channels, 12 antennas."""
-    from simulate_ms import simulate
+    from simulated import simulate
 
     path = tmp_path_factory.mktemp("mosaic") / "mosaic.ms"
     simulate(path, pointings=4, nchan=12, nant=12, nint=4, hour=-1.2)
@@ -75,7 +75,7 @@ def mosaic_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def fullpol_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Four correlations, 8 channels, 10 antennas."""
-    from simulate_ms import simulate
+    from simulated import simulate
 
     path = tmp_path_factory.mktemp("fullpol") / "fullpol.ms"
     simulate(path, npol=4, nchan=8, nant=10, nint=4, hour=2.4)

@@ -74,7 +74,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Four sources with lines in the middle half of 16 channels, and no continuum."""
-    from simulate_ms import simulate
+    from simulated import simulate
 
     path = tmp_path_factory.mktemp("line") / "line.ms"
     simulate(path, continuum=0.0, day=-1, hour=-1.2)

@@ -37,7 +37,7 @@ from ptclean.partition import (
 )
 from ptclean.sizing import Machine
 from same_images import assert_same_images, assert_same_return, pixels
-from simulate_ms import simulate
+from simulated import simulate
 
 #: Largest difference from tclean's image, in units of its peak; the residual's is that of the
 #: image. The order in which visibilities are added alone makes 1e-7 of it.

@@ -18,9 +18,9 @@ import pytest
 from casatasks import tclean
 from casatools import image
 
-from ptclean import DaskClusterManager, ptclean
+from ptclean import DaskClusterManager, plan, ptclean
 from same_images import COMMON, assert_same_images, assert_same_return, pieces, pixels
-from simulate_ms import simulate
+from simulated import simulate
 
 CASES: dict[str, dict[str, Any]] = {
     "dirty": {"niter": 0},
@@ -48,7 +48,7 @@ MORE: dict[str, dict[str, Any]] = {
     "all channels": {"niter": 300, "start": "", "nchan": -1},
     "wide channels": {"niter": 300, "start": "", "width": 2, "nchan": 5},
     "velocity": {"niter": 300, "start": "", "width": "0.4km/s", "nchan": 6},
-    "barycentric": {"niter": 300, "outframe": "BARY"},
+    "barycentric": {"niter": 300, "outframe": "BARY", "interpolation": "nearest"},
     "phase centre": {"niter": 300, "phasecenter": "J2000 09h47m57.38s 13d16m43.0s"},
     "oblong image": {"niter": 300, "imsize": [72, 90]},
     "briggsabs": {"niter": 300, "weighting": "briggsabs", "robust": 1.0, "noise": "0.05Jy"},
@@ -121,6 +121,7 @@ def test_same_cube_in_other_calls(
 ) -> None:
     imagename, expected = reference(case)
     arguments = COMMON | MORE[case] | {"nworkers": 2, "chanchunks": 3}
+    assert plan(line_ms, imagename=str(tmp_path / "cube"), **arguments).serial is None
     found = ptclean(line_ms, imagename=str(tmp_path / "cube"), **arguments)
     assert_same_images(imagename, str(tmp_path / "cube"))
     assert_same_return(expected, found)
@@ -190,8 +191,10 @@ def test_ngc5921(
     cluster: DaskClusterManager,
     tmp_path: Path,
 ) -> None:
-    """Real data, whose channels run down in frequency, in a frame that is not the data's."""
+    """Real data, whose channels run down in frequency."""
     imagename, expected = ngc5921_reference
+    own = {"nworkers": 2, "chanchunks": chanchunks, "imagename": str(tmp_path / "cube")}
+    assert plan(ngc5921_ms, **own, **NGC5921).serial is None
     found = ptclean(
         ngc5921_ms,
         imagename=str(tmp_path / "cube"),
@@ -208,7 +211,7 @@ NGC5921: dict[str, Any] = {
     "specmode": "cube",
     "start": 5,
     "nchan": 46,
-    "outframe": "BARY",
+    "outframe": "LSRK",
     "restfreq": "1420.405751786MHz",
     "imsize": 64,
     "cell": "30arcsec",

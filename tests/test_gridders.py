@@ -35,7 +35,7 @@ from same_images import (
     pieces,
     pixels,
 )
-from simulate_ms import simulate
+from simulated import simulate
 
 MOSAIC: dict[str, Any] = {
     "datacolumn": "data",

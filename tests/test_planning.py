@@ -190,7 +190,7 @@ def test_axis_is_that_of_tcleans_cube(line_ms, tmp_path, monkeypatch, axis):
 
 
 def test_axis_of_descending_data_is_that_of_tcleans_cube(tmp_path, monkeypatch):
-    from simulate_ms import simulate
+    from simulated import simulate
 
     monkeypatch.chdir(tmp_path)
     simulate("down.ms", nchan=6, nant=4, nint=2, width=-244.1e3, hour=-2.4)

@@ -184,7 +184,7 @@ def test_model_is_saved_once_where_a_minor_cycle_is_begun_again(tmp_path: Path) 
         run="run",
         chunk=Chunk(0, 0, 1, 0, 1),
         neighbours=(),
-        records=ImagingRecords({}, {}, {}, {}, {}, {}, {}),
+        records=ImagingRecords({}, {}, {}, {}, {}, {"nsigma": 0.0}, {}),
         coordinates={},
         cube_channels=1,
         directory=str(tmp_path),

@@ -23,7 +23,7 @@ from casatools import ms, table
 from ptclean import plan, ptclean
 from ptclean.resampling import SpectralSampling, even_start, unlike, wants_one_above
 from same_images import COMMON, assert_same_as_tclean, assert_same_images, pixels
-from simulate_ms import simulate
+from simulated import simulate
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

@@ -20,7 +20,7 @@ from same_images import (
     assert_same_return,
     pixels,
 )
-from simulate_ms import simulate
+from simulated import simulate
 
 #: A cube of six channels that are a tenth of the frequency in all, made in a second.
 CUBE: dict[str, Any] = {
