@@ -75,6 +75,7 @@ class ParallelCubeImager:
         self._restores = bool(plan.parameters["restoration"])
         self._splitter = CubeSplitter(client, plan.nworkers, self._note)
         self.skipped = 0
+        self._lacks_beams = False
         self._startmodel = startmodel_path(plan.parameters["startmodel"])
         self._first_model = os.path.join(directory, "start.model")
         existing_model = f"{plan.imagename}.model" if "model" in plan.existing else None
@@ -160,6 +161,7 @@ class ParallelCubeImager:
         records = [each.records for each in begun]
         beam = beams.largest(each.largest_beam for each in begun)
         lacking = [job for job, each in zip(self.jobs, begun, strict=True) if each.lacks_beams]
+        self._lacks_beams = bool(lacking)
         if beam and lacking:
             renewed = self._phase("beams of blank planes", "set_beam", {"beam": beam}, lacking)
             for job, record in zip(lacking, renewed, strict=True):
@@ -283,6 +285,13 @@ class ParallelCubeImager:
         parts = [f"{job.core()}.psf" for job in self.jobs]
         beam = images.common_beam(parts, os.path.join(self.jobs[0].directory, "common"))
         logs.post(f"Common beam of the cube: {', '.join(beam)}")
+        if self._lacks_beams:
+            logs.post(
+                "CASA could not fit a beam to some planes of the PSF: with restoringbeam='common' "
+                "a plane of the image may be restored otherwise than by tclean; give the beam as "
+                f"restoringbeam={beam!r} to have it the same in both",
+                "WARN",
+            )
         return beam
 
     def _major(
