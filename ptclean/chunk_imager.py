@@ -529,13 +529,18 @@ class ChunkImager:
         folder = self.job.folder()
         os.makedirs(folder, exist_ok=True)
         for name in os.listdir(folder):
-            if name not in keep:
+            if name not in keep and name != os.path.basename(self._psf_begun):
                 path = os.path.join(folder, name)
                 if os.path.isdir(path):
                     shutil.rmtree(path)
                 else:
                     os.remove(path)
         os.makedirs(self._scratch)
+
+    @property
+    def _psf_begun(self) -> str:
+        """File that is there while the PSF is made, and after a process died of it."""
+        return os.path.join(self.job.folder(), "psf-begun")
 
     def _saved_model(self, steps: int) -> str:
         return os.path.join(self.job.folder(), f"model-{steps}")
@@ -641,9 +646,13 @@ class ChunkImager:
     def _make_psf(self) -> None:
         """Make the PSF, and with it the standard gridder's primary beam.
 
-        For channels at the ends of the data CASA may select data that it cannot read ("A nasty
-        Visbuffer2 error occured"); then it is given all of them.
+        For channels at the ends of the data CASA may select data that it cannot read: it raises
+        ("A nasty Visbuffer2 error occured"), or the process crashes. Then, and so after a worker
+        has died of something else, it is given all of them.
         """
+        self._reselects = self._reselects and not os.path.exists(self._psf_begun)
+        with open(self._psf_begun, "w"):
+            pass
         self._open_imager()
         try:
             self._imager.makepsf()
@@ -655,6 +664,7 @@ class ChunkImager:
             self._remove_unfinished()
             self._open_imager()
             self._imager.makepsf()
+        os.remove(self._psf_begun)
 
     def _remove_unfinished(self) -> None:
         """Remove what a PSF that failed has left: images, and tables of weights."""

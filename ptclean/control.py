@@ -135,12 +135,6 @@ def block_channels(nx: int, ny: int, nchan: int) -> int:
     return min(nchan, max(_SMALLEST_BLOCK, int(_BLOCK_PIXELS / nx / ny)))
 
 
-def lone_channels(nx: int, ny: int, nchan: int) -> set[int]:
-    """Channels of an image that CASA deconvolves alone, as blocks of their own."""
-    block = block_channels(nx, ny, nchan)
-    return {start for start in range(0, nchan, block) if min(block, nchan - start) == 1}
-
-
 def separate_planes(npol: int, deconvolver: str) -> int:
     """Stokes planes that CASA deconvolves one by one: ``clark`` takes them all at once.
 

@@ -26,7 +26,7 @@ from .chunks import Chunk, guard_channels
 from .cleanmask import CleanMask, clean_mask, is_missing, used_masks
 from .config import setting
 from .continuing import PRODUCTS, startmodel_path, starts_from_image
-from .control import block_channels, lone_channels, separate_planes
+from .control import block_channels
 from .errors import ParameterError
 from .memory import ImageSize
 from .mosaic import FEWEST_CHANNELS
@@ -235,9 +235,6 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         even=degrids and even_start(sampling),
         above=int(degrids and wants_one_above(sampling)),
     )
-    reason = _reason_in_chunks(sizing.chunks, axes, tclean)
-    if reason:
-        return Plan(imagename, serial=reason, parameters=tclean)
     largest = max(chunk.gridded_channels for chunk in sizing.chunks)
     return Plan(
         imagename,
@@ -437,27 +434,3 @@ def _reason_in_data(
             "they save; nworkers or chanchunks make it parallel all the same"
         )
     return None
-
-
-def _reason_in_chunks(
-    chunks: tuple[Chunk, ...], axes: CubeAxes, tclean: dict[str, Any]
-) -> str | None:
-    """Say why a cube is tclean's if it is cut in this way.
-
-    In a channel that CASA cleans alone, all Stokes planes get the noise of the first
-    (``SDAlgorithmBase::deconvolve``).
-    """
-    nx, ny, npol, nchan = axes.shape
-    if tclean["nsigma"] <= 0 or separate_planes(npol, tclean["deconvolver"]) == 1:
-        return None
-    alone = {
-        chunk.start + channel
-        for chunk in chunks
-        for channel in lone_channels(nx, ny, chunk.channels)
-    }
-    if alone == lone_channels(nx, ny, nchan):
-        return None
-    return (
-        f"nsigma={tclean['nsigma']!r} with stokes={tclean['stokes']!r}: the noise of the Stokes "
-        "planes depends in CASA on whether a channel is cleaned alone; chanchunks can change that"
-    )

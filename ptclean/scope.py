@@ -157,15 +157,11 @@ def reason_for_serial(
     if parameters["nsigma"] > 0 and parameters["niter"] > 0:
         # A channel's minor cycle begins with the n-sigma threshold of the channel before, and in
         # the first one with the largest of all (SDAlgorithmBase::deconvolve,
-        # SIMinorCycleController::majorCycleRequired). So a channel that is below the cycle's
-        # threshold is left out, or begun in vain: hogbom tells the two apart by the stop code
-        # only, clark by its peak, and multiscale counts an iteration.
-        for name, value in (("deconvolver", "hogbom"), ("fullsummary", False)):
-            if parameters[name] != value:
-                return (
-                    f"nsigma={parameters['nsigma']!r} with {name}={parameters[name]!r}, with which "
-                    "what is returned for a channel depends on the channels before it"
-                )
+        # SIMinorCycleController::majorCycleRequired): whether it is begun at all depends on that.
+        return (
+            f"nsigma={parameters['nsigma']!r}, with which a channel begins with the noise of the "
+            "channel before"
+        )
     heard_of = _HANDED_ON.union(_KNOWN, _UNSET, (rule.parameter for rule in _RULES))
     for name in parameters:
         if name not in heard_of and parameters[name] != defaults[name]:

@@ -100,6 +100,7 @@ class CubeSplitter:
         self._steps_done: dict[int, int] = {}
         self._slots: list[str] = []
         self._stranded_since: float | None = None
+        self._strandings: dict[Any, int] = {}
 
     def run(self, steps: Iterable[Step]) -> dict[int, Any]:
         """Run steps of different chunks, and wait for all of them.
@@ -126,7 +127,7 @@ class CubeSplitter:
             self._fill(waiting, running, completed)
             for future in completed:
                 step, _ = running.pop(future)
-                if self._is_stranded(future):
+                if self._is_stranded(future, step):
                     waiting.append(step)
                     self._fill(waiting, running, completed)
                     continue
@@ -180,7 +181,7 @@ class CubeSplitter:
                 submit(argument)
             for future in completed:
                 argument = running.pop(future)
-                if self._is_stranded(future):
+                if self._is_stranded(future, function):
                     submit(argument)
                 else:
                     future.result()
@@ -266,20 +267,27 @@ class CubeSplitter:
             pure=False,
         )
 
-    def _is_stranded(self, future: Future) -> bool:
+    def _is_stranded(self, future: Future, task: Any) -> bool:
         """Tell whether a task found no worker, and is to be submitted again.
 
         Dask's scheduler lets a task that prefers a worker go elsewhere when that worker is gone,
         but not when all workers were gone at once and others came after
         (``Scheduler.bulk_schedule_unrunnable_after_adding_worker``). It gives the task up after
-        ``distributed.scheduler.no-workers-timeout``.
+        ``distributed.scheduler.no-workers-timeout``. As long as there is no worker at all, it is
+        submitted for as long as workers may take to start; once they are there, as often as tasks
+        of dead workers are: it may be what they die of.
         """
         if future.status != "error" or not isinstance(future.exception(), _NO_WORKER):
             self._stranded_since = None
             return False
         now = time.monotonic()
         self._stranded_since = self._stranded_since or now
-        return now - self._stranded_since < parse_timedelta(setting("start-timeout"))
+        if now - self._stranded_since > parse_timedelta(setting("start-timeout")):
+            return False
+        if not self._workers():
+            return True
+        self._strandings[task] = self._strandings.get(task, 0) + 1
+        return self._strandings[task] <= setting("allowed-failures")
 
     def _outcome(self, future: Future, step: Step) -> Outcome:
         try:
@@ -300,7 +308,8 @@ class CubeSplitter:
             raise ChunkError(
                 str(step.job),
                 step.name,
-                f"no worker has been there for {setting('start-timeout')}: {error}",
-                "see the workers' own output for why they ended, and start others",
+                f"all workers died, time and again, or none was there: {error}",
+                f"see the workers' own output for why they ended; if memory was short, "
+                f"{self._needs_less}",
             ) from error
         return outcome

@@ -54,7 +54,6 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "clark": {"deconvolver": "clark", "pbmask": 0.4, "fastnoise": False},
     "multiscale": {"deconvolver": "multiscale", "scales": [0, 3], "restoringbeam": "common"},
-    "nsigma": {"threshold": "", "nsigma": 5.0, "fastnoise": False},
     "growth": {
         "dogrowprune": False,
         "growiterations": 2,
@@ -160,7 +159,6 @@ ENDS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
             "pblimit": -0.2,
             "pbcor": False,
             "fastnoise": False,
-            "nsigma": 3.0,
             "niter": 60,
             "cycleniter": 10,
         },

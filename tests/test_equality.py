@@ -29,7 +29,6 @@ CASES: dict[str, dict[str, Any]] = {
     "clark": {"deconvolver": "clark", "niter": 400},
     "multiscale": {"deconvolver": "multiscale", "scales": [0, 3], "niter": 400},
     "niter": {"niter": 300},
-    "nsigma": {"threshold": "", "nsigma": 5.0},
     "nmajor": {"nmajor": 2},
     "cycleniter": {"niter": 400, "cycleniter": 20},
     "cyclefactor": {"niter": 400, "cyclefactor": 2.5},

@@ -262,8 +262,6 @@ COMBINED: dict[str, dict[str, Any]] = {
     "primary beam": {"usemask": "pb", "pbmask": 0.985, "mask": f"{CIRCLE}, range=[0chan,1chan]"},
     "primary beam without a limit": {"usemask": "pb", "mask": "{}/nosuch.im"},
     "full summary": {"mask": "{}/lines.crtf", "fullsummary": True},
-    "nsigma": {"mask": "{}/lines.crtf", "threshold": "", "nsigma": 5.0},
-    "noise outside of the mask": {"mask": CIRCLE, "nsigma": 5.0, "fastnoise": False},
     "common beam": {"mask": "{}/lines.crtf", "restoringbeam": "common", "pbcor": True},
     "common beam, region": {"mask": BOX, "restoringbeam": "common"},
     "blank planes": {"mask": "{}/lines.crtf", "start": "", "width": "0.5MHz", "nchan": 10},

@@ -243,7 +243,7 @@ def test_cube_does_not_depend_on_casas_memory(line_ms: str, tmp_path: Path) -> N
 
 SERIAL: dict[str, dict[str, Any]] = {
     "deconvolver='asp'": {"deconvolver": "asp"},
-    "nsigma=6.0 with deconvolver='clark'": {"nsigma": 6.0, "deconvolver": "clark"},
+    "nsigma=6.0": {"nsigma": 6.0},
 }
 
 

@@ -213,7 +213,7 @@ def test_cubic_without_models(many_ms: str, tmp_path: Path) -> None:
 def test_channels_finer_than_the_data(niter: int, few_ms: str, tmp_path: Path) -> None:
     """tclean refuses them, unless the first measurement set's are not."""
     coarse = tmp_path / "coarse.ms"
-    simulate(coarse, nant=8, nint=3, nchan=6, seed=2, width=3.4 * 244.1e3, day=-1)
+    simulate(coarse, nant=8, nint=3, nchan=6, seed=2, width=3.4 * 244.1e3, day=1, hour=2.4)
     arguments = SMALL | {"start": "", "nchan": -1, "niter": niter}
     assert_same_as_tclean([few_ms, str(coarse)], tmp_path, chanchunks=2, **arguments)
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from casatasks import tclean
 
-from ptclean import DaskClusterManager, plan, ptclean
-from ptclean.control import join_execution, lone_channels, separate_planes
+from ptclean import DaskClusterManager, ptclean
+from ptclean.control import join_execution, separate_planes
 from same_images import assert_same_as_tclean, assert_same_images, assert_same_return, pixels
 
 #: Four channels of `line_ms`, or of `fullpol_ms`, cleaned in some major cycles. Nearest, since the
@@ -130,7 +130,6 @@ CASES: dict[str, dict[str, Any]] = {
     "two values": {"restoringbeam": ["0.6arcsec", "0.5arcsec"]},
     "region": {"mask": "circle[[32pix,32pix],9pix]", "niter": 60},
     "primary beam": {"usemask": "pb", "pbmask": 0.7, "niter": 60},
-    "noise": {"threshold": "", "nsigma": 4.0},
     "not restored": {"restoration": False, "niter": 40},
     "dirty": {"niter": 0, "pbcor": True},
 }
@@ -168,7 +167,6 @@ def test_chunks_of_one_channel(
 
 
 SERIAL: dict[str, tuple[dict[str, Any], str]] = {
-    # Noise of the first plane for all, where a channel is cleaned alone.
     "noise": ({"threshold": "", "nsigma": 4.0, "stokes": "XXYY", "nchan": 3}, "nsigma=4.0"),
     # What these hold goes on from plane to plane.
     "asp": ({"deconvolver": "asp", "fusedthreshold": 0.1}, "deconvolver='asp'"),
@@ -208,31 +206,12 @@ def test_stokes_that_tclean_refuses(fullpol_ms: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_noise_of_planes_in_chunks_of_two(line_ms: str, tmp_path: Path) -> None:
-    arguments = CUBE | {"stokes": "XXYY", "nsigma": 3.0, "imagename": str(tmp_path / "cube")}
-    for chanchunks, nchan, serial in [(1, 1, False), (1, 4, True), (2, 4, False), (2, 5, True)]:
-        arguments["nchan"] = nchan
-        made = plan(line_ms, nworkers=2, chanchunks=chanchunks, **arguments)
-        assert bool(made.serial) == serial, (chanchunks, nchan)
-        one_plane = arguments | {"stokes": "I"}
-        assert plan(line_ms, nworkers=2, chanchunks=chanchunks, **one_plane).serial is None
-
-
-# Beams, limits and stopping rules
-
-
 REGION = "circle[[32pix,32pix],9pix]"
-
-#: With ``fullsummary`` what is returned for a channel depends on the noise of those before it.
-BRIEF = {"fullsummary": False}
 
 FORMS: dict[str, dict[str, Any]] = {
     "beam of two values": {"restoringbeam": ["0.9arcsec", "0.7arcsec"], "pbcor": True},
     "common beam, in a list": {"restoringbeam": ["common"], "pbcor": True},
     "beam of four values, which is none": {"restoringbeam": ["9mas", "8mas", "0deg", "1mas"]},
-    "noise within a mask": {"threshold": "", "nsigma": 4.0, "mask": REGION, "nmajor": 4, **BRIEF},
-    "noise and threshold": {"threshold": "80mJy", "nsigma": 3.0, "nmajor": 2, **BRIEF},
-    "noise within the primary beam": {"threshold": "", "nsigma": 3.0, "usemask": "pb", **BRIEF},
     "iterations of a cycle": {"cycleniter": 7, "niter": 40, "nmajor": -1},
     "fractions": {"minpsffraction": 0.6, "maxpsffraction": 0.6, "gain": 0.2, "nmajor": 2},
     "no major cycle": {"nmajor": 0},
@@ -274,12 +253,6 @@ def test_beam_that_tclean_refuses(
 
 def test_clark_takes_all_planes_at_once() -> None:
     assert [separate_planes(4, name) for name in ("clark", "clarkstokes", "hogbom")] == [1, 4, 4]
-
-
-def test_lone_channels() -> None:
-    assert lone_channels(64, 64, 1) == {0}
-    assert lone_channels(64, 64, 11) == set()
-    assert lone_channels(1000, 1000, 11) == {10}
 
 
 def executed(nchan: int, planes: int, rows: int) -> dict[str, Any]:
