@@ -20,7 +20,7 @@ demo: .venv/demo-installed
 	$(BIN)/python examples/demo.py $(if $(MS),--ms '$(MS)') $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: .venv/test-installed
 	$(BIN)/ruff check .
