@@ -161,9 +161,8 @@ def has_simultaneous_fields(
 ) -> bool:
     """Tell whether rows of several fields have the same time, as those of subarrays may.
 
-    CASA then takes the phase centre of one of them for the other, and of which one depends on the
-    rows that it grids together (``VisBufferUtil::getPhaseCenter`` remembers phase centres by time;
-    measured: 80 % of the peak).
+    Images then depend on the rows that CASA grids together (measured: 80 % of the peak); it seems
+    that phase centres are remembered by their time alone.
 
     Parameters
     ----------
