@@ -68,7 +68,7 @@ def mosaic_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     from simulated import simulate
 
     path = tmp_path_factory.mktemp("mosaic") / "mosaic.ms"
-    simulate(path, pointings=4, nchan=12, nant=12, nint=4, day=-2)
+    simulate(path, pointings=4, nchan=12, nant=12, nint=4, hour=-1.2)
     return str(path)
 
 
