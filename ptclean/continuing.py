@@ -32,7 +32,8 @@ PRODUCTS = (
     "image.pbcor",
 )
 
-_NOTHING: tuple[Any, ...] = ("", [], [""], None)
+#: Values with which a parameter that names something names nothing.
+NOTHING: tuple[Any, ...] = ("", [], [""], None)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Beginning:
 
 def starts_from_image(startmodel: Any) -> bool:
     """Tell whether a parameter `startmodel` names anything."""
-    return startmodel not in _NOTHING
+    return startmodel not in NOTHING
 
 
 def startmodel_path(startmodel: Any) -> str | None:
@@ -134,7 +135,7 @@ def reason_in_earlier_images(parameters: dict[str, Any], existing: Collection[st
             if not parameters[parameter] and product not in existing:
                 return f"{parameter}=False, and there is no {name}.{product}"
     if "mask" in existing:
-        if parameters["mask"] not in _NOTHING:
+        if parameters["mask"] not in NOTHING:
             return f"mask={parameters['mask']!r}, and {name}.mask exists"
         if parameters["usemask"].startswith("auto"):
             return f"usemask={parameters['usemask']!r}, and {name}.mask exists"

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from .continuing import NOTHING
 from .scope import is_direction, is_moving
 
 #: tclean's names for an image of all channels at once; `cont` is an old one.
@@ -39,8 +40,6 @@ _KNOWN: dict[str, Collection[Any]] = {
 
 #: Parameters that must not be set.
 _UNSET = ("outlierfile", "psfphasecenter", "vptable")
-
-_EMPTY: tuple[Any, ...] = ("", [], [""], None)
 
 #: Parameters with conditions of their own, in `_reason_in_values`.
 _RULED = ("nmajor", "niter", "phasecenter", "wprojplanes")
@@ -88,7 +87,7 @@ def reason_for_serial(
         if parameters[name] not in known:
             return f"{name}={parameters[name]!r}"
     for name in _UNSET:
-        if parameters[name] not in _EMPTY:
+        if parameters[name] not in NOTHING:
             return f"{name}={parameters[name]!r}"
     if reason := _reason_in_values(parameters):
         return reason
@@ -102,7 +101,7 @@ def reason_for_serial(
     # tclean refuses, or chooses between them.
     if any(is_continued(product) for product in existing):
         for name in ("mask", "startmodel"):
-            if parameters[name] not in _EMPTY:
+            if parameters[name] not in NOTHING:
                 return f"{name}={parameters[name]!r}, while there are images to go on from"
     return None
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .continuing import reason_in_earlier_images
+from .continuing import NOTHING, reason_in_earlier_images
 
 #: Value of `usemask` with which CASA makes the masks.
 AUTOMASK = "auto-multithresh"
@@ -57,8 +57,6 @@ _UNSET = (
 _MOVING = frozenset(
     "TRACKFIELD MERCURY VENUS MARS JUPITER SATURN URANUS NEPTUNE PLUTO SUN MOON".split()
 )
-
-_EMPTY: tuple[Any, ...] = ("", [], [""], None)
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ def reason_for_serial(
         if parameters[name] not in known:
             return f"{name}={parameters[name]!r}"
     for name in _UNSET:
-        if parameters[name] not in _EMPTY:
+        if parameters[name] not in NOTHING:
             return f"{name}={parameters[name]!r}"
     for rule in _RULES:
         if not rule.holds(parameters):
