@@ -35,6 +35,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,10 +51,11 @@ from distributed.deploy.spec import ProcessInterface
 from distributed.system import MEMORY_LIMIT
 
 from . import logs
+from .admission import BELOW_PAUSE
 from .config import setting
 from .errors import WorkerStartError
 from .sizing import Machine
-from .worker import WorkerReport, WorkerSetup, process_token, report
+from .worker import WorkerReport, WorkerSetup, free_memory, process_token, report
 from .worker_spec import (
     casarc_text,
     parse_memory_limit,
@@ -68,10 +70,6 @@ _LINES_OF_EVIDENCE = 20
 
 #: Time after which Dask gives up a task that finds no worker.
 NO_WORKERS_TIMEOUT = "10s"
-
-#: Part of a worker's limit that is planned with on a cluster of the user's, where Dask pauses
-#: workers at 80 % unless told otherwise.
-_BELOW_PAUSE = 0.85
 
 #: Managers that have started workers or found some, the innermost last.
 _open_managers: list[DaskClusterManager] = []
@@ -113,7 +111,7 @@ def machine_at_hand(nworkers: int, memory_limit: str) -> Machine:
     """
     cores = default_nworkers()
     limit = parse_memory_limit(memory_limit, nworkers or cores, MEMORY_LIMIT)
-    free = min(psutil.virtual_memory().available, MEMORY_LIMIT)
+    free = free_memory()
     if _open_managers:
         manager = _open_managers[-1]
         if manager.owned:
@@ -142,21 +140,22 @@ def cluster_for_run(
     if _open_managers:
         yield _open_managers[-1]
         return
-    if _users_client() or _scheduler_address():
-        # CASA reads its budget once in the life of a process, which there may see other runs.
-        manager = DaskClusterManager(nworkers, memory_limit)
-    else:
-        manager = DaskClusterManager(nworkers, memory_limit, casa_memory=casa_memory)
-    with manager:
+    with DaskClusterManager(nworkers, memory_limit, casa_memory=casa_memory) as manager:
         yield manager
 
 
 def _cluster_at_hand(client: Client, free: int) -> Machine:
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    limits = [worker["memory_limit"] for worker in workers]
-    if not limits or not all(limits):
-        return Machine(max(1, len(limits)), free)
-    return Machine(len(limits), sum(limits), int(min(limits) * _BELOW_PAUSE))
+    """What the workers of a user's cluster have; `free` bytes as long as it has none."""
+    reports = _reports(client)
+    if not reports:
+        return Machine(1, free)
+    limits = [each.memory_limit for each in reports if each.memory_limit]
+    if len(limits) == len(reports):
+        return Machine(len(limits), sum(limits), int(min(limits) * BELOW_PAUSE))
+    hosts = Counter(each.host for each in reports)
+    # All are planned for as the one that has least.
+    share = min(each.memory // hosts[each.host] for each in reports)
+    return Machine(len(reports), share * len(reports))
 
 
 class DaskClusterManager:
@@ -179,7 +178,8 @@ class DaskClusterManager:
     casa_memory : int, optional
         CASA's own memory budget for each worker, in MB. CASA cuts images that do not fit it. None:
         the memory limit, or an even share of the machine's memory; on a cluster of the user's it
-        is left alone.
+        is left alone. CASA reads it once in the life of a process, so a cluster of the user's is
+        given more, if it has more memory, for the runs to come.
     log_directory : path, optional
         Folder for the workers' log files. None: ``log-directory`` of the configuration, else
         beside the user's CASA log.
@@ -431,12 +431,12 @@ class DaskClusterManager:
     def _prepare_workers(self, stack: contextlib.ExitStack) -> None:
         if not self.owned:
             # Before anything is set: a worker thread of this process shares its CASA log.
-            self._refuse_threads(self._reports())
+            self._refuse_threads(_reports(self.client))
         name = f"ptclean-{uuid.uuid4().hex}"
         plugin = WorkerSetup(
             str(self.log_directory),
-            casarc=self._made_casarc(),
             casa_memory=self._casa_memory,
+            sets_budget=not self.owned,
             casa_config=_casa_config(),
         )
         try:
@@ -449,7 +449,7 @@ class DaskClusterManager:
             ) from error
         if not self.owned:
             stack.callback(_unregister, self.client, name)
-        reports = self._reports()
+        reports = _reports(self.client)
         self.worker_logs = {each.name: Path(each.log_path) for each in reports}
         for problem in _problems(reports):
             logs.post(problem, "WARN")
@@ -457,15 +457,6 @@ class DaskClusterManager:
             f"Using {len(reports)} Dask workers ({'own' if self.owned else 'existing'} cluster); "
             f"their logs are in {self.log_directory}"
         )
-
-    def _reports(self) -> list[WorkerReport]:
-        try:
-            return list(self.client.run(report).values())
-        except ImportError as error:
-            raise WorkerStartError(
-                f"The workers of {_scheduler_of(self.client)} cannot import ptclean ({error})",
-                "Install ptclean, in the same version, in the Python that the workers run",
-            ) from error
 
     def _refuse_threads(self, reports: Sequence[WorkerReport]) -> None:
         if any(each.token == process_token() for each in reports):
@@ -631,6 +622,20 @@ def _connected_client(address: str, timeout: float) -> Iterator[Client]:
         yield client
 
 
+def _reports(client: Client) -> list[WorkerReport]:
+    """Ask all workers for what they say of themselves; those that end meanwhile say nothing."""
+    found = client.run(report, on_error="return").values()
+    for each in found:
+        if isinstance(each, ImportError):
+            raise WorkerStartError(
+                f"The workers of {_scheduler_of(client)} cannot import ptclean ({each})",
+                "Install ptclean, in the same version, in the Python that the workers run",
+            ) from each
+        if isinstance(each, Exception) and not isinstance(each, OSError):
+            raise each
+    return [each for each in found if isinstance(each, WorkerReport)]
+
+
 def _unregister(client: Client, plugin: str) -> None:
     """Take our plugin from the user's cluster, without waiting for workers that are busy."""
 
@@ -650,22 +655,9 @@ def _scheduler_of(client: Client) -> str:
 
 def _problems(reports: Sequence[WorkerReport]) -> list[str]:
     """Return what is wrong with the workers, once for all that have it in common."""
-    from casatools import version_string
-
     workers: dict[str, list[str]] = {}
     for each in reports:
-        found = list(each.problems)
-        if each.casatools != version_string():
-            found.append(
-                f"casatools is {each.casatools}, in this process {version_string()}; the image "
-                "may differ from that of one version"
-            )
-        if each.nthreads > 1:
-            found.append(
-                f"of {each.nthreads} threads CASA can use one at a time; start workers with one "
-                "thread each"
-            )
-        for problem in found:
+        for problem in each.problems:
             workers.setdefault(problem, []).append(each.name)
     return [
         f"Dask worker {names[0]}"

@@ -27,7 +27,7 @@ from .control import IterationControl, separate_planes
 from .errors import ChunkError, TaskError
 from .part_imager import ContinuumJob, PartJob
 from .records import Record
-from .splitter import CubeSplitter, Step
+from .splitter import Admit, CubeSplitter, Step
 from .worker import Outcome
 
 
@@ -42,15 +42,20 @@ class ContinuumImager:
         Its workers are prepared (:class:`ptclean.cluster.DaskClusterManager`).
     directory : str
         Work directory, absolute, seen by all workers under this path.
+    admit : callable, optional
+        As for :class:`ptclean.splitter.CubeSplitter`.
     """
 
-    def __init__(self, plan: ContinuumPlan, client: Client, directory: str) -> None:
+    def __init__(
+        self, plan: ContinuumPlan, client: Client, directory: str, admit: Admit | None = None
+    ) -> None:
         if plan.serial or plan.records is None:
             raise ValueError(f"this plan is tclean's own ({plan.serial}), not for the engine")
         self._plan = plan
         self._records = plan.records
         self._client = client
         self._directory = directory
+        self._admit = admit
 
     def run(self, history: Sequence[str]) -> tuple[Record | None, dict[str, str]]:
         """Make the images in the work directory.
@@ -74,9 +79,8 @@ class ContinuumImager:
         """
         failures = 0
         while True:
-            attempt = _Attempt(
-                self._plan, self._client, os.path.join(self._directory, f"attempt-{failures}")
-            )
+            directory = os.path.join(self._directory, f"attempt-{failures}")
+            attempt = _Attempt(self._plan, self._client, directory, self._admit)
             try:
                 return attempt.run(history)
             except ChunkError as error:
@@ -94,7 +98,9 @@ def _is_lost_state(error: ChunkError) -> bool:
 class _Attempt:
     """One attempt at the image, from its beginning."""
 
-    def __init__(self, plan: ContinuumPlan, client: Client, directory: str) -> None:
+    def __init__(
+        self, plan: ContinuumPlan, client: Client, directory: str, admit: Admit | None
+    ) -> None:
         assert plan.records is not None
         self._iteration = plan.records.iteration
         npol = plan.shape[2] if plan.shape else 1
@@ -106,6 +112,7 @@ class _Attempt:
             step=whole_image.step,
             forget=part_imager.forget,
             needs_less="use fewer workers (nworkers)",
+            admit=admit,
         )
         self._whole = ContinuumJob(
             run=directory,

@@ -8,7 +8,7 @@ everything in ``args``, so that they survive pickling on their way between proce
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class PtcleanError(RuntimeError):
@@ -42,6 +42,34 @@ class WorkerStartError(PtcleanError):
         if self.log_path:
             text += f"\nThe end of {self.log_path}:\n{self.evidence or '(the file is empty)'}"
         return text
+
+
+class UnfitWorkersError(PtcleanError):
+    """Workers of the user's cluster lack what the run needs.
+
+    Parameters
+    ----------
+    faults : mapping of str to sequence of str
+        What each lacks, with the cure, by the worker's name.
+    """
+
+    #: Workers that the text names one by one; a cluster is likely to lack the same everywhere.
+    _NAMED = 3
+
+    def __init__(self, faults: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(faults)
+        self.faults = faults
+
+    def __str__(self) -> str:
+        lines = [
+            f"Dask worker {name}: {fault}."
+            for name in list(self.faults)[: self._NAMED]
+            for fault in self.faults[name]
+        ]
+        more = len(self.faults) - self._NAMED
+        if more > 0:
+            lines.append(f"{more} more workers are not fit either.")
+        return "\n".join(["The Dask cluster that is open cannot be used for this run:", *lines])
 
 
 class TaskError(PtcleanError):

@@ -36,7 +36,7 @@ from .planning import Plan
 from .products import Assembly, assemble, assemblies
 from .records import Record
 from .scope import AUTOMASK
-from .splitter import CubeSplitter, Step
+from .splitter import Admit, CubeSplitter, Step
 from .standin import make_standin, with_standins
 from .worker import Outcome
 
@@ -53,6 +53,8 @@ class ParallelCubeImager:
     directory : str
         Work directory, absolute, seen by all workers under this path; the clean mask has been
         resolved in it (:func:`ptclean.cleanmask.resolve`).
+    admit : callable, optional
+        As for :class:`ptclean.splitter.CubeSplitter`.
 
     Attributes
     ----------
@@ -62,7 +64,9 @@ class ParallelCubeImager:
         Major cycles of chunks that were left out.
     """
 
-    def __init__(self, plan: Plan, client: Client, directory: str) -> None:
+    def __init__(
+        self, plan: Plan, client: Client, directory: str, admit: Admit | None = None
+    ) -> None:
         if plan.serial or plan.records is None:
             raise ValueError(f"this plan is tclean's own ({plan.serial}), not for the engine")
         self._records = with_standins(plan.records, plan.standins, directory)
@@ -73,7 +77,7 @@ class ParallelCubeImager:
         self._cleans = plan.parameters["niter"] > 0
         self._automasks = self._cleans and plan.parameters["usemask"] == AUTOMASK
         self._restores = bool(plan.parameters["restoration"])
-        self._splitter = CubeSplitter(client, plan.nworkers, self._note)
+        self._splitter = CubeSplitter(client, plan.nworkers, self._note, admit=admit)
         self.skipped = 0
         self._lacks_beams = False
         self._startmodel = startmodel_path(plan.parameters["startmodel"])

@@ -13,9 +13,10 @@ from casatasks.private.imagerhelpers.imager_return_dict import ImagingDict
 from casatasks.private.imagerhelpers.summary_minor import SummaryMinor
 
 from . import images, logs
+from .admission import Admission, needs_of
 from .axis import casa_memory, one_imager
 from .cleanmask import resolve
-from .cluster import cluster_for_run, machine_at_hand
+from .cluster import DaskClusterManager, cluster_for_run, machine_at_hand
 from .continuum import ContinuumImager
 from .continuum_plan import ContinuumPlan, make_continuum_plan
 from .continuum_scope import CONTINUUM
@@ -26,6 +27,7 @@ from .planning import OWN_PARAMETERS, Plan, check_own_parameters, make_plan
 from .products import history_lines, install, install_images
 from .records import Record
 from .sizing import Machine
+from .splitter import Admit
 from .task import CasaTask, bind, signature
 from .workdir import work_directory
 
@@ -110,7 +112,8 @@ def _run_parallel(parameters: dict[str, Any], made: Plan, history: list[str]) ->
         with cluster_for_run(
             made.nworkers, parameters["memory_limit"], made.casa_memory
         ) as cluster:
-            imager = ParallelCubeImager(made, cluster.client, directory)
+            admit = _admission(cluster, made, directory)
+            imager = ParallelCubeImager(made, cluster.client, directory, admit)
             summary, assembled = imager.run(history)
             install(assembled, made.imagename)
     for product in set(images.image_products(made.imagename)) - set(assembled):
@@ -125,9 +128,21 @@ def _run_continuum(parameters: dict[str, Any], made: ContinuumPlan, history: lis
         work_directory(made.imagename) as directory,
         cluster_for_run(made.nworkers, parameters["memory_limit"], made.casa_memory) as cluster,
     ):
-        summary, products = ContinuumImager(made, cluster.client, directory).run(history)
+        admit = _admission(cluster, made, directory)
+        summary, products = ContinuumImager(made, cluster.client, directory, admit).run(history)
         install_images(products, made.imagename)
     return _returned(summary, made)
+
+
+def _admission(cluster: DaskClusterManager, made: Plan, directory: str) -> Admit | None:
+    """Examine the workers, unless they are our own."""
+    if cluster.owned:
+        return None
+    vis = made.parameters["vis"]
+    data = [vis] if isinstance(vis, str) else list(vis)
+    admission = Admission(cluster.client, needs_of(data, directory, made.worker_memory))
+    admission.examine_all()
+    return admission.admit
 
 
 def _returned(summary: Record | None, made: Plan) -> Record:

@@ -27,6 +27,9 @@ from .errors import ChunkError, TaskError
 from .records import Record
 from .worker import Outcome, run
 
+#: Chooses among workers, addresses by name, those that may be used.
+Admit = Callable[[dict[str, str]], dict[str, str]]
+
 #: What Dask says of a task that has found no worker in time.
 _NO_WORKER = (NoValidWorkerError, NoWorkerError)
 
@@ -78,6 +81,9 @@ class CubeSplitter:
         What workers execute; as :func:`ptclean.chunk_imager.step` and `forget` there.
     needs_less : str
         What to try when workers run out of memory.
+    admit : callable, optional
+        Chooses among workers, addresses by name, those that may be used
+        (:meth:`ptclean.admission.Admission.admit`). None: all.
     """
 
     def __init__(
@@ -89,8 +95,10 @@ class CubeSplitter:
         step: Callable[..., Any] = chunk_imager.step,
         forget: Callable[..., None] = chunk_imager.forget,
         needs_less: str = "use smaller chunks (chanchunks) or fewer workers (nworkers)",
+        admit: Admit | None = None,
     ) -> None:
         self._client = client
+        self._admit = admit
         self._nworkers = nworkers
         self._on_outcome = on_outcome
         self._step = step
@@ -212,9 +220,10 @@ class CubeSplitter:
             fire_and_forget(futures)
 
     def _workers(self) -> dict[str, str]:
-        """Addresses of the workers by name."""
+        """Addresses, by name, of the workers that may be used."""
         info = self._client.scheduler_info(n_workers=-1)["workers"]
-        return {str(worker["name"]): address for address, worker in info.items()}
+        workers = {str(worker["name"]): address for address, worker in info.items()}
+        return self._admit(workers) if self._admit else workers
 
     def _fill(
         self, waiting: list[Step], running: dict[Future, tuple[Step, str]], completed: as_completed

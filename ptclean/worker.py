@@ -34,11 +34,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from distributed import Worker, WorkerPlugin
+from distributed.system import MEMORY_LIMIT
 
 from .errors import TaskError
 from .logs import ALARMING, LogLine, parse
-from .worker_spec import THREAD_VARIABLES, casarc_files
+from .worker_spec import THREAD_VARIABLES, casarc_files, casarc_text
 
 #: Warnings of one task that are kept; a task that logs thousands says the same again and again.
 MAX_WARNINGS = 100
@@ -71,10 +73,10 @@ class WorkerReport:
         Tells its process from all others.
     log_path : str
         CASA log file, an empty string before `WorkerSetup` has acted.
-    nthreads : int
-        Tasks that Dask gives the worker at a time.
-    casatools : str
-        Version of casatools, an empty string before it is imported.
+    memory : int
+        Bytes that are free on its machine.
+    memory_limit : int or None
+        Bytes at which Dask restarts it, if there is a limit.
     problems : tuple of str
         What could not be set as wanted, as sentences.
     """
@@ -85,8 +87,8 @@ class WorkerReport:
     pid: int
     token: str
     log_path: str
-    nthreads: int
-    casatools: str
+    memory: int
+    memory_limit: int | None
     problems: tuple[str, ...] = ()
 
 
@@ -126,7 +128,6 @@ class _Process:
     name: str = "local"
     log_path: str = ""
     scratch: str | None = None
-    casatools: str = ""
     problems: list[str] = field(default_factory=list)
     sink: Any = None
 
@@ -144,10 +145,12 @@ class WorkerSetup(WorkerPlugin):
     ----------
     log_directory : str
         Folder for the log files, as an absolute path that is valid in the workers.
-    casarc : str, optional
-        CASA resource file that sets `casa_memory`; see :func:`ptclean.worker_spec.casarc_text`.
     casa_memory : int, optional
         The memory budget, in MB, that CASA must have. None leaves it as it is.
+    sets_budget : bool, default False
+        Whether to give CASA that budget, where casatools is not in use yet: at least `casa_memory`,
+        and all that the worker may have. Our own workers are born with theirs
+        (:func:`ptclean.worker_spec.worker_environment`).
     casa_config : mapping, optional
         Settings of ``casaconfig`` that the user's process has, such as ``measurespath``. A worker
         takes over a path only if it is there.
@@ -162,8 +165,8 @@ class WorkerSetup(WorkerPlugin):
         self,
         log_directory: str,
         *,
-        casarc: str | None = None,
         casa_memory: int | None = None,
+        sets_budget: bool = False,
         casa_config: Mapping[str, Any] | None = None,
     ) -> None:
         if not os.path.isabs(log_directory):
@@ -177,8 +180,8 @@ class WorkerSetup(WorkerPlugin):
                 "of MB, or None to leave CASA's budget as it is"
             )
         self.log_directory = log_directory
-        self.casarc = casarc
         self.casa_memory = casa_memory
+        self.sets_budget = sets_budget
         self.casa_config = dict(casa_config or {})
 
     def setup(self, worker: Worker) -> None:
@@ -193,23 +196,23 @@ class WorkerSetup(WorkerPlugin):
         log_path = os.path.join(self.log_directory, f"{name}.log")
         os.makedirs(self.log_directory, exist_ok=True)
         if "casatools" not in sys.modules:
-            self._before_casatools(log_path)
+            self._before_casatools(log_path, worker)
         import casatools
 
         _process.name = str(worker.name)
         _process.scratch = worker.local_directory
-        _process.casatools = casatools.version_string()
         _process.problems = self._problems(casatools)
         _process.sink = _global_sink(casatools, log_path)
         _process.log_path = log_path
 
-    def _before_casatools(self, log_path: str) -> None:
+    def _before_casatools(self, log_path: str, worker: Worker) -> None:
         for variable in THREAD_VARIABLES:
             os.environ.setdefault(variable, "1")
-        if self.casarc is not None:
-            current = os.environ.get("CASARCFILES", "")
-            if current.split(":")[0] != self.casarc:
-                os.environ["CASARCFILES"] = casarc_files(self.casarc, os.environ)
+        if self.sets_budget and self.casa_memory is not None:
+            limit = worker.memory_manager.memory_limit or free_memory()
+            casarc = os.path.join(worker.local_directory, "casarc")
+            Path(casarc).write_text(casarc_text(max(self.casa_memory, limit // 2**20)))
+            os.environ["CASARCFILES"] = casarc_files(casarc, os.environ)
         from casaconfig import config
 
         config.logfile = log_path
@@ -225,7 +228,7 @@ class WorkerSetup(WorkerPlugin):
         if self.casa_memory is not None:
             # CASA counts in kB.
             budget = casatools.ctsys.hostinfo()["memory"]["available"] // 1024
-            if budget != self.casa_memory:
+            if budget < self.casa_memory:
                 found.append(
                     f"CASA plans with {budget} MB of memory instead of {self.casa_memory} MB, "
                     "since casatools was in use before ptclean could say so; restart the workers"
@@ -272,8 +275,8 @@ def report(dask_worker: Worker) -> WorkerReport:
         pid=os.getpid(),
         token=process_token(),
         log_path=_process.log_path,
-        nthreads=dask_worker.state.nthreads,
-        casatools=_process.casatools,
+        memory=free_memory(),
+        memory_limit=dask_worker.memory_manager.memory_limit,
         problems=tuple(_process.problems),
     )
 
@@ -367,6 +370,11 @@ def peak_memory() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     match = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
     return int(match[1]) * 1024 if match else 0
+
+
+def free_memory() -> int:
+    """Bytes that are free on this machine, or in this process's control group if that has less."""
+    return min(psutil.virtual_memory().available, MEMORY_LIMIT)
 
 
 def _reset_peak_memory() -> None:
