@@ -1,6 +1,7 @@
 # make demo               NGC 5921 with ptclean and with tclean, compared; a picture of the galaxy
 # make demo MS=my.ms      the same for your data; options in ARGS, e.g. ARGS='--imsize 512 --nchan 64'
 # make test               everything that must hold before a change goes in
+# make slurm              the job scripts of examples/slurm on a SLURM of its own (Debian, as root)
 #
 # The environment is made once, in .venv, by the newest Python that CASA has wheels for. Choose
 # another with PYTHON=python3.11.
@@ -14,13 +15,18 @@ BIN := .venv/bin
 # CASA reads its measures data from the package casadata, whatever is in the user's own set-up.
 export CASASITECONFIG := $(CURDIR)/examples/casasiteconfig.py
 
-.PHONY: demo test lint venv clean
+.PHONY: demo test slurm lint venv clean
 
 demo: .venv/demo-installed
 	$(BIN)/python examples/demo.py $(if $(MS),--ms '$(MS)') $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+# SLURM itself comes from Debian; without it these tests are skipped by `make test`.
+slurm: .venv/test-installed
+	apt-get install --quiet --yes --no-install-recommends slurmctld slurmd slurm-client munge
+	$(BIN)/python -m pytest tests/test_slurm.py $(ARGS)
 
 lint: .venv/test-installed
 	$(BIN)/ruff check .

@@ -20,9 +20,18 @@ _PUBLIC = {
     "Plan": "ptclean.planning",
     "DaskClusterManager": "ptclean.cluster",
     "ParallelCubeImager": "ptclean.imager",
+    "job_script_prologue": "ptclean.cluster",
 }
 
-__all__ = ["DaskClusterManager", "ParallelCubeImager", "Plan", "__version__", "plan", "ptclean"]
+__all__ = [
+    "DaskClusterManager",
+    "ParallelCubeImager",
+    "Plan",
+    "__version__",
+    "job_script_prologue",
+    "plan",
+    "ptclean",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -59,6 +59,7 @@ from .worker import WorkerReport, WorkerSetup, free_memory, process_token, repor
 from .worker_spec import (
     casarc_text,
     parse_memory_limit,
+    shell_lines,
     worker_config,
     worker_environment,
     worker_spec,
@@ -86,6 +87,25 @@ def default_nworkers() -> int:
     """
     available = cpu_count()
     return min(psutil.cpu_count(logical=False) or available, available)
+
+
+def job_script_prologue() -> list[str]:
+    """Return the lines of shell with which CASA wants the workers of a batch system started.
+
+    Threads, malloc and Dask's memory thresholds can only be set before a process is there, so a
+    worker that runs already can only be told of them.
+
+    Returns
+    -------
+    list of str
+        As `dask_jobqueue.SLURMCluster` and its like take them under that name.
+
+    Examples
+    --------
+    >>> SLURMCluster(cores=1, processes=1, memory='16GiB',
+    ...              job_script_prologue=job_script_prologue())  # doctest: +SKIP
+    """
+    return shell_lines(_glibc_version())
 
 
 def machine_at_hand(nworkers: int, memory_limit: str) -> Machine:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -257,6 +258,36 @@ def worker_environment(
     if casarc is not None:
         env["CASARCFILES"] = casarc_files(casarc, environ)
     return env
+
+
+def shell_lines(glibc: str) -> list[str]:
+    """Return the lines of shell with which CASA wants a worker started by somebody else.
+
+    For workers that dask-jobqueue, or a script of the user's, starts: threads, malloc and Dask's
+    memory thresholds can only be set before the process is there.
+
+    Parameters
+    ----------
+    glibc : str
+        Version of the C library, see `malloc_environment`.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> shell_lines('2.36')[0]
+    'export OMP_NUM_THREADS=1'
+    """
+    settings = dict.fromkeys(THREAD_VARIABLES, "1")
+    # The nanny writes these over the environment before it starts the worker.
+    spawned = settings | malloc_environment(glibc)
+    memory = dict.fromkeys(("TARGET", "SPILL", "PAUSE"), "False")
+    settings |= {f"DASK_DISTRIBUTED__WORKER__MEMORY__{key}": value for key, value in memory.items()}
+    # Dask writes names in capitals small, so these stand in a value, which it reads as Python.
+    settings["DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON"] = shlex.quote(str(spawned))
+    return [f"export {name}={value}" for name, value in settings.items()]
 
 
 def worker_config(

@@ -20,14 +20,6 @@ import pytest
 #: The first three bytes of the addresses, of a network that is reserved for examples (RFC 5737).
 _NETWORK = "192.0.2"
 
-#: Environment of a worker's process, as its nanny sets it.
-WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__MALLOC_TRIM_THRESHOLD_": "1000000000",
-    "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__MALLOC_MMAP_THRESHOLD_": "1000000000",
-    "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__MALLOC_ARENA_MAX": "1",
-}
-
 
 class Host:
     """One host.
@@ -125,7 +117,7 @@ def worker(host: Host, address: str, cwd: str, *options: str, hidden: str | None
     command = [sys.executable, "-m", "dask", "worker", address, "--nworkers", "1", "--no-dashboard"]
     command += ["--host", host.address, "--nthreads", "1", "--memory-limit", "0"]
     command += ["--local-directory", cwd, "--name", host.name, *options]
-    host.start(command, cwd=cwd, environ=WORKER_ENVIRONMENT, hidden=hidden)
+    host.start(command, cwd=cwd, environ={"OMP_NUM_THREADS": "1"}, hidden=hidden)
 
 
 @contextlib.contextmanager

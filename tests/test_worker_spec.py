@@ -2,6 +2,8 @@
 """What workers are started with, checked as plain data: no cluster is started."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -12,6 +14,7 @@ from ptclean.worker_spec import (
     casarc_text,
     malloc_environment,
     parse_memory_limit,
+    shell_lines,
     worker_config,
     worker_environment,
     worker_spec,
@@ -258,3 +261,16 @@ def test_nanny_enforces_the_limit():
 def test_spec_is_json():
     assert spec()["cls"] == "distributed.Nanny"
     assert json.loads(json.dumps(spec())) == spec()
+
+
+def test_shell_lines_are_read_by_the_nanny_of_a_worker():
+    """Run by a shell, and read by Dask in a process that this shell starts."""
+    code = "import dask, json; print(json.dumps(dask.config.get('distributed')))"
+    script = "\n".join([*shell_lines("2.36"), f'{sys.executable} -c "{code}"'])
+    done = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    environ = found["nanny"]["pre-spawn-environ"]
+    assert environ["MALLOC_TRIM_THRESHOLD_"] == "1000000000"
+    assert environ["MALLOC_ARENA_MAX"] == "1"
+    assert environ["OMP_NUM_THREADS"] == "1"
+    assert found["worker"]["memory"]["pause"] is False
