@@ -13,7 +13,16 @@ casa = [
     "casatasks==6.7.6.14; python_version >= '3.12'",
 ]
 demo = [*casa, "casadata", "matplotlib", "scipy"]
-test = [*demo, "dask-jobqueue", "hypothesis", "mypy", "pytest", "pytest-timeout", "pytest-xdist", "ruff"]
+test = [
+    *demo,
+    "dask-jobqueue",
+    "hypothesis",
+    "mypy",
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+    "ruff",
+]
 
 setup(
     name="ptclean",

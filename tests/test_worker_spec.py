@@ -265,12 +265,15 @@ def test_spec_is_json():
 
 def test_shell_lines_are_read_by_the_nanny_of_a_worker():
     """Run by a shell, and read by Dask in a process that this shell starts."""
-    code = "import dask, json; print(json.dumps(dask.config.get('distributed')))"
+    code = (
+        "import dask, distributed, json;"
+        "keys = ('nanny.pre-spawn-environ', 'worker.memory.pause');"
+        "print(json.dumps([dask.config.get('distributed.' + key) for key in keys]))"
+    )
     script = "\n".join([*shell_lines("2.36"), f'{sys.executable} -c "{code}"'])
     done = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout)
-    environ = found["nanny"]["pre-spawn-environ"]
+    environ, pause = json.loads(done.stdout)
     assert environ["MALLOC_TRIM_THRESHOLD_"] == "1000000000"
     assert environ["MALLOC_ARENA_MAX"] == "1"
     assert environ["OMP_NUM_THREADS"] == "1"
-    assert found["worker"]["memory"]["pause"] is False
+    assert pause is False
