@@ -25,7 +25,11 @@ from . import chunk_imager
 from .config import setting
 from .errors import ChunkError, TaskError
 from .records import Record
+from .waiting import Waiting
 from .worker import Outcome, run
+
+#: Seconds for which the list of workers is good.
+_SLOTS_INTERVAL = 1.0
 
 #: Chooses among workers, addresses by name, those that may be used.
 Admit = Callable[[dict[str, str]], dict[str, str]]
@@ -106,7 +110,11 @@ class CubeSplitter:
         self._needs_less = needs_less
         self._home: dict[int, str] = {}
         self._steps_done: dict[int, int] = {}
-        self._slots: list[str] = []
+        #: Workers in use, an ordered set; those of them that have no task; addresses of all.
+        self._slots: dict[str, None] = {}
+        self._idle: dict[str, None] = {}
+        self._alive: dict[str, str] = {}
+        self._slots_renewed = 0.0
         self._stranded_since: float | None = None
         self._strandings: dict[Any, int] = {}
 
@@ -127,17 +135,23 @@ class CubeSplitter:
         ChunkError
             If a step failed, or its workers died time and again; the steps in flight are cancelled.
         """
-        waiting = list(steps)
         results: dict[int, Any] = {}
         running: dict[Future, tuple[Step, str]] = {}
         completed = as_completed(loop=self._client.loop)
+        self._renew_slots()
+        self._idle = dict.fromkeys(self._slots)
+        waiting: Waiting[Step] = Waiting(self._slots)
+        for step in steps:
+            waiting.put(step, step.job.cost, self._home.get(step.job.index))
         try:
             self._fill(waiting, running, completed)
             for future in completed:
-                step, _ = running.pop(future)
+                step, worker = running.pop(future)
+                if worker in self._slots:
+                    self._idle[worker] = None
                 if self._is_stranded(future, step):
-                    waiting.append(step)
-                    self._fill(waiting, running, completed)
+                    waiting.put(step, step.job.cost, self._home.get(step.job.index))
+                    self._fill(waiting, running, completed, worker)
                     continue
                 outcome = self._outcome(future, step)
                 future.release()
@@ -146,7 +160,7 @@ class CubeSplitter:
                 self._steps_done[index] = self._steps_done.get(index, 0) + 1
                 self._home[index] = outcome.worker
                 self._on_outcome(step, outcome)
-                self._fill(waiting, running, completed)
+                self._fill(waiting, running, completed, worker)
         except BaseException:
             self._client.cancel(list(running), force=True)
             raise
@@ -225,40 +239,56 @@ class CubeSplitter:
         workers = {str(worker["name"]): address for address, worker in info.items()}
         return self._admit(workers) if self._admit else workers
 
+    def _renew_slots(self) -> None:
+        """Look which workers there are.
+
+        Not at each task: the list of a thousand workers takes the scheduler longer than the task.
+        What is sent to a worker that has gone meanwhile, Dask sends elsewhere.
+        """
+        self._alive = self._workers()
+        self._slots_renewed = time.monotonic()
+        # Workers are kept, since chunks are at home there; those that died are replaced.
+        kept = [name for name in self._slots if name in self._alive]
+        joined = [name for name in self._alive if name not in self._slots]
+        self._slots = dict.fromkeys([*kept, *joined][: self._nworkers])
+
     def _fill(
-        self, waiting: list[Step], running: dict[Future, tuple[Step, str]], completed: as_completed
+        self,
+        waiting: Waiting[Step],
+        running: dict[Future, tuple[Step, str]],
+        completed: as_completed,
+        freed: str = "",
     ) -> None:
-        """Give each worker that is free a step, as long as there are steps for it."""
+        """Give each worker that is free a step, as long as there are steps for it.
+
+        Parameters
+        ----------
+        freed : str, optional
+            The worker that has just become free; all the others that are have found nothing.
+        """
         if not waiting:
             return
-        alive = self._workers()
-        # Workers are kept, since chunks are at home there; those that died are replaced.
-        self._slots = [name for name in self._slots if name in alive]
-        self._slots += [name for name in alive if name not in self._slots]
-        del self._slots[self._nworkers :]
-        busy = {name for _, name in running.values()}
-        for worker in self._slots:
-            if worker not in busy and len(running) < self._nworkers:
-                step = self._choose(waiting, worker)
+        candidates = list(self._idle) if waiting.for_all or not freed else [freed]
+        if not running or time.monotonic() - self._slots_renewed > _SLOTS_INTERVAL:
+            self._renew_slots()
+            waiting.homes(self._slots)
+            busy = {name for _, name in running.values()}
+            self._idle = {name: None for name in self._slots if name not in busy}
+            candidates = list(self._idle)
+        for worker in candidates:
+            if worker in self._idle and len(running) < self._nworkers:
+                step = waiting.take(worker)
                 if step is not None:
-                    waiting.remove(step)
-                    future = self._submit(step, alive[worker])
+                    del self._idle[worker]
+                    future = self._submit(step, self._alive[worker])
                     running[future] = (step, worker)
                     completed.add(future)
         if not running:
             # All workers are gone for the moment: Dask waits for one.
-            step = waiting.pop()
+            step = waiting.take_any()
             future = self._submit(step, None)
             running[future] = (step, "")
             completed.add(future)
-
-    def _choose(self, waiting: list[Step], worker: str) -> Step | None:
-        """Choose the largest step that is at home at a worker, else one that has no home."""
-        homes = {step: self._home.get(step.job.index) for step in waiting}
-        fitting = [step for step in waiting if homes[step] == worker] or [
-            step for step in waiting if homes[step] not in self._slots
-        ]
-        return max(fitting, key=lambda step: step.job.cost, default=None)
 
     def _submit(self, step: Step, address: str | None) -> Future:
         job = step.job
