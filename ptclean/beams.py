@@ -6,6 +6,9 @@ it takes the beam of the largest area *of the cube* (``SIImageStore::makeImageBe
 chunk it can only take the largest of the chunk, or none at all. So chunks say which of their planes
 failed, and are given the cube's.
 
+With ``restoringbeam='common'`` CASA restores one plane otherwise than the others
+(:class:`CommonBeam`).
+
 Plain functions on plain data.
 
 Notes
@@ -16,7 +19,9 @@ casacore (``ImageBeamSet::toRecord``) writes the beam of channel c and Stokes pl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .records import Record
@@ -26,6 +31,46 @@ KEYS = ("perplanebeams", "restoringbeam")
 
 #: What CASA writes, in arcsec, where no beam of the image could be fitted.
 _NO_BEAM = 1e-6
+
+
+@dataclass(frozen=True)
+class CommonBeam:
+    """The smallest beam to which all beams of an image can be convolved, as CASA finds it.
+
+    Where none of the image's own beams will do, CASA constructs one from the largest, and puts it
+    into the place of that by the way: ``CasaImageBeamSet::getCommonBeam`` works on a set of beams
+    that shares its memory with the one that it was given. So ``SIImageStore::restore`` finds that
+    plane to have the common beam already, and does not convolve its residual.
+
+    Attributes
+    ----------
+    beam : dict
+        An entry of ``imageinfo``.
+    replaces : int or None
+        Plane whose beam it takes the place of; None if the beam is that of a plane.
+    """
+
+    beam: Record
+    replaces: int | None
+
+    @classmethod
+    def found(cls, beam: Record, planes: Sequence[Record]) -> CommonBeam:
+        """Tell from what CASA found, with its angle in degrees, and the beams of all planes.
+
+        CASA writes the angle of a beam that it constructed in radians.
+        """
+        top = largest(planes) or planes[0]
+        axes = ("major", "minor", "positionangle")
+        if all(beam[axis]["value"] == top[axis]["value"] for axis in axes):
+            return cls(beam, None)
+        angle = {"value": math.radians(beam["positionangle"]["value"]), "unit": "rad"}
+        return cls({**beam, "positionangle": angle}, planes.index(top))
+
+
+def as_text(beam: Record) -> list[str]:
+    """Write a beam as tclean's `restoringbeam`, to the last digit."""
+    axes = (beam[axis] for axis in ("major", "minor", "positionangle"))
+    return [f"{axis['value']!r}{axis['unit']}" for axis in axes]
 
 
 def is_single(restoringbeam: str | Sequence[str]) -> bool:

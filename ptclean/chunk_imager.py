@@ -134,6 +134,13 @@ class ChunkJob:
             return self.core()
         return os.path.join(self.folder(), "gridded")
 
+    def core_plane(self, plane: int) -> int | None:
+        """Number of a plane of the whole cube among this chunk's, None if it is none of them."""
+        pol, channel = divmod(plane, self.cube_channels)
+        if not self.chunk.start <= channel < self.chunk.stop:
+            return None
+        return pol * self.chunk.channels + channel - self.chunk.start
+
     @property
     def masked(self) -> str:
         """Prefix of the images on which masks are made."""
@@ -339,14 +346,22 @@ class ChunkImager:
             self._complete("measure")
         return record
 
-    def finish(self, *, beam: list[str] | None = None, masks: list[str] | None = None) -> None:
+    def finish(
+        self,
+        *,
+        beam: Record | None = None,
+        unscaled: int | None = None,
+        masks: list[str] | None = None,
+    ) -> None:
         """Restore the core images, if wanted, and close the tools.
 
         Parameters
         ----------
-        beam : list of str, optional
-            Major axis, minor axis and position angle of the beam to restore with; tclean's
-            `restoringbeam` if not given.
+        beam : dict, optional
+            To restore with; tclean's `restoringbeam` if not given.
+        unscaled : int, optional
+            Core plane whose residual is taken for one that has that beam already
+            (:class:`ptclean.beams.CommonBeam`).
         masks : list of {'mask', 'prev.mask'}
             With automasking, the masks to keep: the first one as the mask, a second one under its
             own name.
@@ -355,16 +370,29 @@ class ChunkImager:
             if masks is not None:
                 self._finish_masks(masks)
             if self.job.restores:
-                if self.job.automasks:
-                    self._open_deconvolver(**({} if beam is None else {"restoringbeam": beam}))
-                elif beam is not None:
-                    self._deconvolver.done()
-                    self._open_deconvolver(restoringbeam=beam)
-                self._deconvolver.restore()
-                if self.job.corrects:
-                    self._deconvolver.pbcor()
+                self._restore(beam, unscaled)
             self.close()
             self._complete("finish")
+
+    def _restore(self, beam: Record | None, unscaled: int | None) -> None:
+        psf = f"{self.job.core()}.psf"
+        info = images.image_info(psf)
+        if beam is not None and self._deconvolver is not None:
+            self._deconvolver.done()
+        if beam is not None and unscaled is not None:
+            images.set_image_info(psf, beams.with_beam(info, [unscaled], beam))
+        if beam is not None:
+            self._open_deconvolver(restoringbeam=beams.as_text(beam))
+        elif self.job.automasks:
+            self._open_deconvolver()
+        self._deconvolver.restore()
+        if self.job.corrects:
+            self._deconvolver.pbcor()
+        if beam is not None and unscaled is not None:
+            # The tool has a lock on it.
+            self._deconvolver.done()
+            self._deconvolver = None
+            images.set_image_info(psf, info)
 
     def close(self) -> None:
         """Close CASA's tools; the images stay."""

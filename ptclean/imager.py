@@ -79,7 +79,6 @@ class ParallelCubeImager:
         self._restores = bool(plan.parameters["restoration"])
         self._splitter = CubeSplitter(client, plan.nworkers, self._note, admit=admit)
         self.skipped = 0
-        self._lacks_beams = False
         self._startmodel = startmodel_path(plan.parameters["startmodel"])
         self._first_model = os.path.join(directory, "start.model")
         existing_model = f"{plan.imagename}.model" if "model" in plan.existing else None
@@ -140,7 +139,7 @@ class ParallelCubeImager:
                 summary, finishing = None, {}
                 self._begin(lastcycle=True)
             if self._restores or self._automasks:
-                self._phase("restoring", "finish", {"beam": self._common_beam(), **finishing})
+                self._finish(finishing)
         except BaseException:
             self._splitter.forget(self.jobs[0], wait=False)
             raise
@@ -165,7 +164,6 @@ class ParallelCubeImager:
         records = [each.records for each in begun]
         beam = beams.largest(each.largest_beam for each in begun)
         lacking = [job for job, each in zip(self.jobs, begun, strict=True) if each.lacks_beams]
-        self._lacks_beams = bool(lacking)
         if beam and lacking:
             renewed = self._phase("beams of blank planes", "set_beam", {"beam": beam}, lacking)
             for job, record in zip(lacking, renewed, strict=True):
@@ -234,7 +232,7 @@ class ParallelCubeImager:
             parts.setdefault(block, []).append(f"{job.core()}.psf")
         scratch = os.path.join(self.jobs[0].directory, "block")
         return {
-            block: images.common_beam_record(psfs, f"{scratch}-{block}")
+            block: images.common_beam(psfs, f"{scratch}-{block}").beam
             for block, psfs in parts.items()
         }
 
@@ -282,21 +280,27 @@ class ParallelCubeImager:
         # a minor cycle without an iteration ends the clean as well.
         return {"masks": ["prev.mask"] if control.stopcode > 0 else ["mask", "prev.mask"]}
 
-    def _common_beam(self) -> list[str] | None:
+    def _finish(self, finishing: Record) -> None:
+        """Restore all chunks, if wanted, with the common beam of the whole cube, if wanted."""
+        common = self._common_beam()
+        if common is None:
+            self._phase("restoring", "finish", finishing)
+            return
+        steps = []
+        for job in self.jobs:
+            plane = None if common.replaces is None else job.core_plane(common.replaces)
+            arguments = {**finishing, "beam": common.beam, "unscaled": plane}
+            steps.append(Step(job, "finish", arguments))
+        self._steps("restoring", steps)
+
+    def _common_beam(self) -> beams.CommonBeam | None:
         """Find the beam for ``restoringbeam='common'``: that of the whole cube, by CASA."""
         if self._records.deconvolution["restoringbeam"] not in ("common", ["common"]):
             return None
         parts = [f"{job.core()}.psf" for job in self.jobs]
-        beam = images.common_beam(parts, os.path.join(self.jobs[0].directory, "common"))
-        logs.post(f"Common beam of the cube: {', '.join(beam)}")
-        if self._lacks_beams:
-            logs.post(
-                "CASA could not fit a beam to some planes of the PSF: with restoringbeam='common' "
-                "a plane of the image may be restored otherwise than by tclean; give the beam as "
-                f"restoringbeam={beam!r} to have it the same in both",
-                "WARN",
-            )
-        return beam
+        common = images.common_beam(parts, os.path.join(self.jobs[0].directory, "common"))
+        logs.post(f"Common beam of the cube: {', '.join(beams.as_text(common.beam))}")
+        return common
 
     def _major(
         self, control: IterationControl, changed: Collection[int], state: list[Record]

@@ -11,7 +11,6 @@ Does not cover: which images there are, and when (:mod:`ptclean.chunk_imager`,
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -237,7 +236,7 @@ def shape_and_coordinates(path: str) -> tuple[tuple[int, ...], Record]:
     return tuple(_shape(path)), _keywords(path)["coords"]
 
 
-def common_beam(parts: Sequence[str], scratch: str) -> list[str]:
+def common_beam(parts: Sequence[str], scratch: str) -> beams.CommonBeam:
     """Find the smallest beam to which all beams of consecutive images can be convolved.
 
     Parameters
@@ -249,18 +248,9 @@ def common_beam(parts: Sequence[str], scratch: str) -> list[str]:
 
     Returns
     -------
-    list of str
-        Major axis, minor axis and position angle, to the last digit.
+    CommonBeam
+        Its plane is one of the joined image.
     """
-    beam = common_beam_record(parts, scratch)
-    return [
-        f"{beam[axis]['value']!r}{beam[axis]['unit']}"
-        for axis in ("major", "minor", "positionangle")
-    ]
-
-
-def common_beam_record(parts: Sequence[str], scratch: str) -> Record:
-    """Find the beam of `common_beam` as an entry of ``imageinfo``."""
     shapes = [_shape(part) for part in parts]
     nchan = sum(shape[3] for shape in shapes)
     infos = [image_info(part) for part in parts]
@@ -271,14 +261,12 @@ def common_beam_record(parts: Sequence[str], scratch: str) -> Record:
     set_image_info(scratch, info)
     with open_image(scratch) as im:
         found = im.commonbeam()
-    angle = {"value": found["pa"]["value"], "unit": "deg"}
-    planes = beams.plane_beams(info, nchan)
-    largest = beams.largest(planes) or next(iter(planes), None)
-    if largest is None or largest["positionangle"]["value"] != angle["value"]:
-        # None of the beams will do for all: CASA constructs one, in radians, and so writes it
-        # into images.
-        angle = {"value": math.radians(angle["value"]), "unit": "rad"}
-    return {"major": found["major"], "minor": found["minor"], "positionangle": angle}
+    beam = {
+        "major": found["major"],
+        "minor": found["minor"],
+        "positionangle": {"value": found["pa"]["value"], "unit": "deg"},
+    }
+    return beams.CommonBeam.found(beam, beams.plane_beams(info, nchan))
 
 
 def set_history(path: str, origin: str, lines: Sequence[str]) -> None:
