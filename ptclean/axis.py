@@ -24,6 +24,7 @@ from casatools import ms as measurement_set
 
 from .casa_io import open_table
 from .records import ImagingRecords, Record
+from .weighting import confuses_channels
 
 #: Entries of a coordinate record that say where pixels are.
 _AXES = (
@@ -82,12 +83,16 @@ class SelectedData:
         Channels of the largest selected window.
     bytes : int
         Size of the data column of the measurement sets, in bytes, as if read whole.
+    confusing : bool
+        Whether CASA may weigh one measurement set with the channels of another
+        (:func:`ptclean.weighting.confuses_channels`).
     """
 
     rows: int
     widths: tuple[float, ...]
     channels: int
     bytes: int
+    confusing: bool = False
 
 
 def resolve_axes(records: ImagingRecords) -> CubeAxes:
@@ -230,18 +235,28 @@ def summarize_data(records: ImagingRecords) -> SelectedData:
     """
     rows = size = channels = 0
     widths: set[float] = set()
-    for selection in records.selection.values():
+    all_windows: list[list[int]] = []
+    selected: list[int] = []
+    for _, selection in sorted(records.selection.items()):
         name = selection["msname"]
         windows = _spectral_windows(selection)
         with open_table(name) as tb:
             rows += tb.nrows()
         with open_table(f"{name}/SPECTRAL_WINDOW") as tb:
-            for window in windows or range(tb.nrows()):
+            all_windows.append([int(n) for n in tb.getcol("NUM_CHAN")])
+            selected = windows or list(range(tb.nrows()))
+            for window in selected:
                 in_window = np.abs(tb.getcell("CHAN_WIDTH", window))
                 widths.update(float(width) for width in in_window)
                 channels = max(channels, len(in_window))
         size += _data_bytes(name)
-    return SelectedData(rows=rows, widths=tuple(sorted(widths)), channels=channels, bytes=size)
+    return SelectedData(
+        rows=rows,
+        widths=tuple(sorted(widths)),
+        channels=channels,
+        bytes=size,
+        confusing=confuses_channels(all_windows, selected),
+    )
 
 
 def _spectral_windows(selection: Record) -> list[int]:

@@ -37,6 +37,7 @@ from .resampling import SpectralSampling, even_start, unlike, wants_one_above
 from .scope import AUTOMASK, is_moving, reason_for_serial
 from .sizing import Machine, size_run, tclean_seconds
 from .standin import StandIn
+from .weighting import weighs_each_channel
 
 #: ptclean's own parameters, at the end of its signature.
 OWN_PARAMETERS = ("nworkers", "chanchunks", "memory_limit")
@@ -421,6 +422,12 @@ def _reason_in_data(
             )
     if tclean["weighting"] == "briggsbwtaper" and axes.nchan == 1:
         return "weighting='briggsbwtaper', which tclean refuses for a cube of one channel"
+    if data.confusing and weighs_each_channel(tclean):
+        return (
+            f"weighting={tclean['weighting']!r}, for each channel, of measurement sets of which "
+            "the last has more channels in a window than another: CASA may read the weights of "
+            "one with the channels of the other; perchanweightdensity=False does not"
+        )
     if _automasks(tclean) and axes.nchan == 1:
         return f"usemask={AUTOMASK!r} for one channel, which leaves nothing to share"
     if _automasks(tclean) and axes.shape[2] != 1:
