@@ -457,7 +457,7 @@ class DaskClusterManager:
             str(self.log_directory),
             casa_memory=self._casa_memory,
             sets_budget=not self.owned,
-            casa_config=_casa_config(),
+            casa_config=casa_config(),
         )
         try:
             self.client.register_plugin(plugin, name=name)
@@ -687,7 +687,8 @@ def _problems(reports: Sequence[WorkerReport]) -> list[str]:
     ]
 
 
-def _casa_config() -> dict[str, Any]:
+def casa_config() -> dict[str, Any]:
+    """Settings of ``casaconfig`` in this process, which other processes of a run are given."""
     from casaconfig import config
 
     return {key: getattr(config, key) for key in ("measurespath", "datapath")}

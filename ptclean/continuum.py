@@ -14,6 +14,7 @@ rounding of single precision.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from .control import IterationControl, separate_planes
 from .errors import ChunkError, TaskError
 from .part_imager import ContinuumJob, PartJob
 from .records import Record
+from .savemodel import ModelsToSave
 from .splitter import Admit, CubeSplitter, Step
 from .worker import Outcome
 
@@ -44,6 +46,11 @@ class ContinuumImager:
         Work directory, absolute, seen by all workers under this path.
     admit : callable, optional
         As for :class:`ptclean.splitter.CubeSplitter`.
+
+    Attributes
+    ----------
+    models : ModelsToSave
+        Models that tclean would write to the measurement sets.
     """
 
     def __init__(
@@ -56,6 +63,7 @@ class ContinuumImager:
         self._client = client
         self._directory = directory
         self._admit = admit
+        self.models = ModelsToSave(plan.parameters)
 
     def run(self, history: Sequence[str]) -> tuple[Record | None, dict[str, str]]:
         """Make the images in the work directory.
@@ -81,6 +89,7 @@ class ContinuumImager:
         while True:
             directory = os.path.join(self._directory, f"attempt-{failures}")
             attempt = _Attempt(self._plan, self._client, directory, self._admit)
+            self.models = attempt.models
             try:
                 return attempt.run(history)
             except ChunkError as error:
@@ -103,6 +112,7 @@ class _Attempt:
     ) -> None:
         assert plan.records is not None
         self._iteration = plan.records.iteration
+        self.models = ModelsToSave(plan.parameters)
         npol = plan.shape[2] if plan.shape else 1
         self._planes = separate_planes(npol, plan.parameters["deconvolver"])
         self._splitter = CubeSplitter(
@@ -172,6 +182,7 @@ class _Attempt:
             [Step(part, "major", {"lastcycle": lastcycle}) for part in self._parts],
         )
         records: list[Record] = self._on_whole("adding residuals", "gather", {"first": first})
+        self.models.major_cycle(lastcycle=lastcycle)
         return records
 
     def _clean(self, control: IterationControl) -> None:
@@ -181,6 +192,12 @@ class _Attempt:
         control.has_converged([before])
         stop = control.has_converged([state])
         while not stop:
+            if self.models.wants_copy:
+                number = control.major_cycles
+                kept = self._on_whole("keeping the model", "keep_model", {"number": number})
+                for former in self.models.keep(kept):
+                    for image in former.values():
+                        shutil.rmtree(image)
             controls = control.minor_cycle_controls()
             executed = self._on_whole("minor cycle", "minor", {"controls": controls})
             iterations = control.end_minor_cycle([executed], [0])

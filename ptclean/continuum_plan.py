@@ -20,7 +20,7 @@ from .continuum_scope import is_continued, reason_for_serial
 from .memory import ImageSize, worker_memory
 from .parameters import absolute_paths, imaging_records
 from .partition import Part, choose_parts, cut_rows, has_simultaneous_fields, have_all_times
-from .planning import OWN_PARAMETERS, Plan, check_parameters
+from .planning import OWN_PARAMETERS, Plan, check_parameters, reason_in_access
 from .records import Record
 from .sizing import USABLE_OF_LIMIT, Machine, tclean_seconds
 
@@ -141,8 +141,10 @@ def make_continuum_plan(
     if None in rows.values() or not parts:
         reason = "there are no rows selected in a measurement set, which is tclean's to judge"
     else:
-        reason = _reason_in_files(axes, tclean, existing) or _reason_in_data(
-            records.selection, len(parts), interleaved=interleaved
+        reason = (
+            reason_in_access(tclean)
+            or _reason_in_files(axes, tclean, existing)
+            or _reason_in_data(records.selection, len(parts), interleaved=interleaved)
         )
     if reason is None and own["nworkers"] == 0:
         seconds = tclean_seconds(

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from .continuing import NOTHING
-from .scope import is_direction, is_moving
+from .scope import is_direction, is_moving, reason_in_savemodel
 
 #: tclean's names for an image of all channels at once; `cont` is an old one.
 CONTINUUM = ("mfs", "cont")
@@ -27,7 +27,7 @@ _KNOWN: dict[str, Collection[Any]] = {
     "usemask": ("user", "pb", "auto-multithresh"),
     "weighting": ("natural", "uniform", "superuniform", "radial", "briggs", "briggsabs"),
     "stokes": ("I", "Q", "U", "V", "IV", "IQUV", "XX", "YY", "RR", "LL", "pseudoI"),
-    "savemodel": ("none",),
+    "savemodel": ("none", "modelcolumn", "virtual"),
     "interactive": (False,),
     "restart": (True,),
     "calcres": (True,),
@@ -89,7 +89,7 @@ def reason_for_serial(
     for name in _UNSET:
         if parameters[name] not in NOTHING:
             return f"{name}={parameters[name]!r}"
-    if reason := _reason_in_values(parameters):
+    if reason := reason_in_savemodel(parameters) or _reason_in_values(parameters):
         return reason
     heard_of = _HANDED_ON.union(_KNOWN, _UNSET, _RULED)
     for name in parameters:

@@ -180,6 +180,35 @@ class ChunkError(PtcleanError):
         return f"{self.chunk} failed at step {self.step!r}: {self.reason}\nNext: {self.advice}."
 
 
+class SaveModelError(PtcleanError):
+    """The images are complete, and the model could not be written to the measurement sets.
+
+    Parameters
+    ----------
+    savemodel : str
+        tclean's parameter.
+    measurement_sets : sequence of str
+        Those to which it was to be written.
+    reason : str
+        What happened.
+    """
+
+    def __init__(self, savemodel: str, measurement_sets: Sequence[str], reason: str) -> None:
+        super().__init__(savemodel, measurement_sets, reason)
+        self.savemodel = savemodel
+        self.measurement_sets = measurement_sets
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"savemodel={self.savemodel!r}: the images are complete and under their names, but "
+            f"their model could not be written to {', '.join(self.measurement_sets)}, where the "
+            f"model may now be missing or incomplete: {self.reason}\nNext: call tclean with the "
+            "same parameters and niter=0, calcpsf=False, calcres=False, restoration=False, which "
+            "writes it"
+        )
+
+
 class ImageInUseError(PtcleanError):
     """Another run is imaging under the same name.
 

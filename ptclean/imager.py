@@ -12,6 +12,7 @@ the major cycle: its residual would come out the same. tclean grids all channels
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -33,8 +34,9 @@ from .control import (
     unchanged,
 )
 from .planning import Plan
-from .products import Assembly, assemble, assemblies
+from .products import Assembly, assemble, assemblies, assembly_of_model
 from .records import Record
+from .savemodel import ModelsToSave
 from .scope import AUTOMASK
 from .splitter import Admit, CubeSplitter, Step
 from .standin import make_standin, with_standins
@@ -62,6 +64,8 @@ class ParallelCubeImager:
         One for each chunk.
     skipped : int
         Major cycles of chunks that were left out.
+    models : ModelsToSave
+        Models that tclean would write to the measurement sets.
     """
 
     def __init__(
@@ -79,6 +83,8 @@ class ParallelCubeImager:
         self._restores = bool(plan.parameters["restoration"])
         self._splitter = CubeSplitter(client, plan.nworkers, self._note, admit=admit)
         self.skipped = 0
+        self.models = ModelsToSave(plan.parameters)
+        self._kept = 0
         self._startmodel = startmodel_path(plan.parameters["startmodel"])
         self._first_model = os.path.join(directory, "start.model")
         existing_model = f"{plan.imagename}.model" if "model" in plan.existing else None
@@ -161,6 +167,7 @@ class ParallelCubeImager:
     def _begin(self, *, lastcycle: bool) -> list[list[Record]]:
         """Make PSF and residual; returns the chunks' initialization records."""
         begun = self._phase("PSF and residual", "begin", {"lastcycle": lastcycle})
+        self.models.major_cycle(lastcycle=lastcycle)
         records = [each.records for each in begun]
         beam = beams.largest(each.largest_beam for each in begun)
         lacking = [job for job, each in zip(self.jobs, begun, strict=True) if each.lacks_beams]
@@ -185,6 +192,7 @@ class ParallelCubeImager:
             state: list[Record] = [after for _, after in begun]
             stop = control.has_converged(state)
             while not stop:
+                self._keep_model()
                 controls = control.minor_cycle_controls()
                 executed = self._phase("minor cycle", "minor", {"controls": controls})
                 iterations = control.end_minor_cycle(executed, starts)
@@ -201,6 +209,20 @@ class ParallelCubeImager:
                     self._major(control, changed, state)
                 stop = control.has_converged(state) or not iterations
             return control.summary(), self._last_masks(control)
+
+    def _keep_model(self) -> None:
+        """Keep a copy of the cube's model before it changes, if tclean has written it."""
+        if not self.models.wants_copy:
+            return
+        kept: dict[str, str] = {}
+        if all(os.path.isdir(f"{job.core()}.model") for job in self.jobs):
+            self._kept += 1
+            target = os.path.join(self.jobs[0].directory, f"kept-{self._kept}.model")
+            self._splitter.map(assemble, [assembly_of_model(self.jobs, target)])
+            kept["model"] = target
+        for former in self.models.keep(kept):
+            for image in former.values():
+                shutil.rmtree(image)
 
     def _start_masks(self, begun: list[list[Record]]) -> list[list[Record]]:
         """Make the first masks; returns the chunks' initialization records."""
@@ -310,9 +332,9 @@ class ParallelCubeImager:
         earlier = not self._beginning.makes_residual and control.major_cycles == 0
         affected = list(self.jobs) if earlier else self._affected(changed)
         self.skipped += len(self.jobs) - len(affected)
-        renewed = self._phase(
-            "major cycle", "major", {"lastcycle": control.is_last_cycle()}, affected
-        )
+        lastcycle = control.is_last_cycle()
+        renewed = self._phase("major cycle", "major", {"lastcycle": lastcycle}, affected)
+        self.models.major_cycle(lastcycle=lastcycle)
         for job, record in zip(affected, renewed, strict=True):
             state[job.chunk.index] = record
         control.end_major_cycle()

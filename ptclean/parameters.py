@@ -97,6 +97,32 @@ def imaging_records(parameters: Parameters) -> ImagingRecords:
     arguments = imager_parameters(
         parameters, imagename="ptclean", startmodel="", savemodel="none", restart=True
     )
+    return _records(arguments)
+
+
+def saving_records(parameters: Parameters, *, predicts: bool) -> ImagingRecords:
+    """Translate tclean's parameters into the records with which it writes the model.
+
+    Parameters
+    ----------
+    parameters : dict
+        tclean's parameters, validated, with absolute paths.
+    predicts : bool
+        Whether tclean does so after the clean (:func:`ptclean.savemodel.is_predicted`), with
+        selections that it did not have before.
+
+    Returns
+    -------
+    ImagingRecords
+        As from `imaging_records`, but that the selections are open for writing.
+    """
+    arguments = imager_parameters(parameters, imagename="ptclean", startmodel="", restart=True)
+    if predicts:
+        arguments.resetParameters()
+    return _records(arguments)
+
+
+def _records(arguments: ImagerParameters) -> ImagingRecords:
     return ImagingRecords(
         selection=arguments.getSelPars(),
         image=arguments.getImagePars()["0"],

@@ -208,7 +208,8 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     mask = clean_mask(tclean, axes)
     sampling = _sampling(axes, data, tclean)
     reason = (
-        _reason_in_data(axes, data, size, own, tclean)
+        reason_in_access(tclean)
+        or _reason_in_data(axes, data, size, own, tclean)
         or _reason_in_images(axes, existing, tclean)
         or _reason_in_sampling(sampling, tclean)
     )
@@ -311,6 +312,17 @@ def check_parameters(tclean: dict[str, Any]) -> None:
                 "is neither an image or region file that exists nor a region such as "
                 "'circle[[64pix,64pix],10pix]'",
             )
+
+
+def reason_in_access(tclean: dict[str, Any]) -> str | None:
+    """Say that tclean is to judge data that cannot be written to; it does so before it begins."""
+    if tclean["savemodel"] == "none":
+        return None
+    vis = tclean["vis"]
+    for each in vis if isinstance(vis, list) else [vis]:
+        if not os.access(os.path.join(each, "table.dat"), os.W_OK):
+            return f"savemodel={tclean['savemodel']!r}, and {each} cannot be written to"
+    return None
 
 
 def _automasks(tclean: dict[str, Any]) -> bool:

@@ -96,6 +96,20 @@ def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, As
     return made
 
 
+def assembly_of_model(jobs: Sequence[ChunkJob], target: str) -> Assembly:
+    """Say how the model of a cube is put together as it is between two cycles."""
+    first = jobs[0]
+    return Assembly(
+        target=target,
+        parts=tuple(f"{job.core()}.model" for job in jobs),
+        coordinates=first.coordinates,
+        history=(),
+        exact=False,
+        single_beam=False,
+        known=_known_of_model(first) if len(jobs) > 1 else None,
+    )
+
+
 def _known_of_model(job: ChunkJob) -> Record:
     """Keywords of a cube's model, of which that of one channel of several Stokes planes has none.
 

@@ -14,18 +14,29 @@ from casatasks.private.imagerhelpers.summary_minor import SummaryMinor
 
 from . import images, logs
 from .admission import Admission, needs_of
+from .apart import Surroundings
 from .axis import casa_memory, one_imager
 from .cleanmask import resolve
-from .cluster import DaskClusterManager, cluster_for_run, machine_at_hand
+from .cluster import DaskClusterManager, casa_config, cluster_for_run, machine_at_hand
 from .continuum import ContinuumImager
 from .continuum_plan import ContinuumPlan, make_continuum_plan
 from .continuum_scope import CONTINUUM
 from .description import load
 from .imager import ParallelCubeImager
-from .parameters import imager_parameters
+from .parameters import imager_parameters, saving_records
 from .planning import OWN_PARAMETERS, Plan, check_own_parameters, make_plan
 from .products import history_lines, install, install_images
 from .records import Record
+from .savemodel import (
+    MODEL,
+    NONE,
+    SCALES,
+    ModelsToSave,
+    Saving,
+    is_predicted,
+    products_of,
+    save,
+)
 from .sizing import Machine
 from .splitter import Admit
 from .task import CasaTask, bind, signature
@@ -116,6 +127,7 @@ def _run_parallel(parameters: dict[str, Any], made: Plan, history: list[str]) ->
             imager = ParallelCubeImager(made, cluster.client, directory, admit)
             summary, assembled = imager.run(history)
             install(assembled, made.imagename)
+            _save_model(imager.models, made, cluster, directory, admit)
     for product in set(images.image_products(made.imagename)) - set(assembled):
         # tclean tells it to all images of that name, also to those that it left as they were.
         images.set_history(f"{made.imagename}.{product}", "ptclean", history)
@@ -129,8 +141,10 @@ def _run_continuum(parameters: dict[str, Any], made: ContinuumPlan, history: lis
         cluster_for_run(made.nworkers, parameters["memory_limit"], made.casa_memory) as cluster,
     ):
         admit = _admission(cluster, made, directory)
-        summary, products = ContinuumImager(made, cluster.client, directory, admit).run(history)
+        imager = ContinuumImager(made, cluster.client, directory, admit)
+        summary, products = imager.run(history)
         install_images(products, made.imagename)
+        _save_model(imager.models, made, cluster, directory, admit)
     return _returned(summary, made)
 
 
@@ -143,6 +157,42 @@ def _admission(cluster: DaskClusterManager, made: Plan, directory: str) -> Admit
     admission = Admission(cluster.client, needs_of(data, directory, made.worker_memory))
     admission.examine_all()
     return admission.admit
+
+
+def _save_model(
+    models: ModelsToSave,
+    made: Plan,
+    cluster: DaskClusterManager,
+    directory: str,
+    admit: Admit | None,
+) -> None:
+    """Write the model to the measurement sets, the images being complete and in their places."""
+    parameters = made.parameters
+    if parameters["savemodel"] == NONE:
+        return
+    changed = {}
+    if isinstance(made, ContinuumPlan):
+        # As tclean does.
+        changed = {"specmode": "mfs", "perchanweightdensity": False}
+    is_mtmfs = parameters["deconvolver"] == "mtmfs"
+    products = {p: f"{made.imagename}.{p}" for p in images.image_products(made.imagename)}
+    is_scaled = parameters["gridder"] == "mosaic" and not changed
+    predicts = is_predicted(parameters)
+    saving = Saving(
+        savemodel=parameters["savemodel"],
+        records=saving_records(parameters | changed, predicts=predicts),
+        models=models.all(products_of(MODEL, products, terms=is_mtmfs)),
+        scales=products_of(SCALES, products, terms=is_mtmfs) if is_scaled else {},
+        predicts=predicts,
+        directory=os.path.join(directory, "savemodel"),
+        surroundings=Surroundings(
+            name="savemodel",
+            log_directory=str(cluster.log_directory),
+            casarcfiles=os.environ.get("CASARCFILES"),
+            casa_config=casa_config(),
+        ),
+    )
+    save(saving, CubeSplitter(cluster.client, 1, lambda step, outcome: None, admit=admit))
 
 
 def _returned(summary: Record | None, made: Plan) -> Record:

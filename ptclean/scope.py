@@ -35,7 +35,7 @@ _KNOWN: dict[str, Collection[Any]] = {
         "briggsbwtaper",
     ),
     "interpolation": ("nearest", "linear", "cubic"),
-    "savemodel": ("none",),
+    "savemodel": ("none", "modelcolumn", "virtual"),
     "interactive": (False,),
     "restart": (True, False),
     "calcres": (True, False),
@@ -117,6 +117,22 @@ def is_moving(phasecenter: Any) -> bool:
     return isinstance(phasecenter, str) and phasecenter.strip().upper() in _MOVING
 
 
+def reason_in_savemodel(parameters: dict[str, Any]) -> str | None:
+    """Say why a call is tclean's, if it is, for the model that it is to write to the data."""
+    savemodel = parameters["savemodel"]
+    if savemodel == "none":
+        return None
+    if parameters["niter"] == 0 and not parameters["calcres"]:
+        return f"savemodel={savemodel!r} of a model that there is, which leaves nothing to share"
+    if parameters["gridder"] == "mosaic" and parameters["usemask"] == AUTOMASK:
+        # It divides the model image by the weights, and multiplies it again, before it restores.
+        return (
+            f"savemodel={savemodel!r} of a mosaic with usemask={AUTOMASK!r}, with which tclean "
+            "changes the model in its last digits"
+        )
+    return None
+
+
 def reason_for_serial(
     parameters: dict[str, Any],
     defaults: Mapping[str, Any],
@@ -160,6 +176,8 @@ def reason_for_serial(
             f"nsigma={parameters['nsigma']!r}, with which a channel begins with the noise of the "
             "channel before"
         )
+    if reason := reason_in_savemodel(parameters):
+        return reason
     heard_of = _HANDED_ON.union(_KNOWN, _UNSET, (rule.parameter for rule in _RULES))
     for name in parameters:
         if name not in heard_of and parameters[name] != defaults[name]:

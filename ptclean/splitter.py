@@ -166,7 +166,7 @@ class CubeSplitter:
             raise
         return results
 
-    def map(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> None:
+    def map(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> list[Outcome]:
         """Call a function with each argument, on the workers in use, and wait.
 
         Parameters
@@ -175,6 +175,11 @@ class CubeSplitter:
         arguments : iterable
             Largest tasks first.
 
+        Returns
+        -------
+        list of Outcome
+            In the order in which the calls ended.
+
         Raises
         ------
         TaskError
@@ -182,6 +187,7 @@ class CubeSplitter:
         """
         running: dict[Future, Any] = {}
         completed = as_completed(loop=self._client.loop)
+        outcomes: list[Outcome] = []
 
         def submit(argument: Any) -> None:
             alive = self._workers()
@@ -206,10 +212,11 @@ class CubeSplitter:
                 if self._is_stranded(future, function):
                     submit(argument)
                 else:
-                    future.result()
+                    outcomes.append(future.result())
         except BaseException:
             self._client.cancel(list(running), force=True)
             raise
+        return outcomes
 
     def forget(self, job: Job, *, wait: bool) -> None:
         """Let workers close what they hold of a run, each after the task that it is at.

@@ -145,6 +145,29 @@ class WholeImage:
             self._deconvolver.setupmask()
             return [*before, self._deconvolver.initminorcycle()]
 
+    def keep_model(self, *, number: int) -> dict[str, str]:
+        """Copy the model as it is, if there is one.
+
+        Parameters
+        ----------
+        number : int
+            Of the copy; one of that number is replaced.
+
+        Returns
+        -------
+        dict
+            The copies by product, 'model' or one for each Taylor term.
+        """
+        with self._step():
+            folder = os.path.join(self.job.directory, f"kept-{number}")
+            shutil.rmtree(folder, ignore_errors=True)
+            kept = {}
+            for product, path in self._products().items():
+                if product.split(".")[0] == "model":
+                    kept[product] = os.path.join(folder, product)
+                    shutil.copytree(path, kept[product])
+            return kept
+
     def minor(self, *, controls: Record) -> Record:
         """Run a minor cycle.
 

@@ -235,12 +235,6 @@ def test_products_that_nobody_writes_to() -> None:
     assert not Beginning("/images/line", ALL).leaves(cleans=True, restores=True, corrects=True)
 
 
-@pytest.mark.parametrize("savemodel", ["modelcolumn", "virtual"])
-def test_savemodel_is_tcleans(savemodel: str, line_ms: str, tmp_path: Path) -> None:
-    made = plan(line_ms, imagename=str(tmp_path / "cube"), nworkers=2, savemodel=savemodel, **CUBE)
-    assert made.serial == f"savemodel={savemodel!r}"
-
-
 @pytest.mark.parametrize(
     ("name", "value"), [("outlierfile", "outliers.txt"), ("interactive", True)]
 )

@@ -394,7 +394,6 @@ def test_small_images_are_left_to_tclean(wide_ms: str, tmp_path: Path) -> None:
 
 
 SERIAL: dict[str, dict[str, Any]] = {
-    "savemodel='modelcolumn'": {"savemodel": "modelcolumn"},
     "facets=2": {"gridder": "wproject", "facets": 2, "pbcor": False},
     "wprojplanes=-1": {"gridder": "wproject", "wprojplanes": -1},
 }
@@ -517,7 +516,6 @@ def test_tcleans_defaults_are_taken():
         ("restart", False),
         ("calcpsf", False),
         ("calcres", False),
-        ("savemodel", "virtual"),
         ("outlierfile", "outliers.txt"),
         ("vptable", "vp.tab"),
         ("phasecenter", "MARS"),

@@ -28,7 +28,7 @@ TAKEN = {
         "briggsbwtaper",
     },
     "interpolation": {"nearest", "linear", "cubic"},
-    "savemodel": {"none"},
+    "savemodel": {"none", "modelcolumn", "virtual"},
 }
 
 OTHER_THAN_DEFAULT = [
