@@ -9,7 +9,7 @@ What a channel's mask depends on outside of the channel, and what stands for it 
 - whether the cube has seen an iteration yet: masks grow only then, and only then are the noise
   statistics renewed. The deconvolver counts its own;
 - whether the block's first plane is masked all over, which makes CASA take the noise of all
-  planes from within the masks; and, for ``nsigma``, whether the cube's first plane is;
+  planes from within the masks;
 - the common beam of the block's PSFs, which smooths and prunes;
 - an image of one channel goes another way through CASA than one of more;
 - whether the threshold of the clean has been reached, which the controls say.
@@ -64,7 +64,6 @@ class MaskingImages:
     def __init__(self, prefix: str, deconvolution: Record) -> None:
         self.prefix = prefix
         self._deconvolution = {**deconvolution, "imagename": prefix, "mask": ""}
-        self._nsigma = float(deconvolution["nsigma"])
         self._tool: Any = None
         self._counted = False
 
@@ -153,31 +152,11 @@ class MaskingImages:
         with open_image(f"{self.prefix}.residual") as im:
             return slice(1, int(im.shape()[3]))
 
-    def measure(self, *, full: bool) -> Record:
-        """Measure residual and mask.
-
-        Parameters
-        ----------
-        full : bool
-            Whether the cube's first plane is masked all over.
-
-        Returns
-        -------
-        dict
-            The deconvolver's initialization record; with `nsigma` also ``robustrms``, the largest
-            noise of a channel: CASA takes the threshold of the channel that has it.
-        """
+    def measure(self) -> Record:
+        """Measure residual and mask; returns the deconvolver's initialization record."""
         if os.path.isdir(f"{self.prefix}.mask"):
-            self._fill("mask", float(full))
+            self._fill("mask", 0.0)
         record: Record = self._tool.initminorcycle()
-        if self._nsigma > 0:
-            # Without automasking and with nsigma=1 the threshold is the noise itself.
-            probe = synthesisdeconvolver()
-            probe.setupdeconvolution(
-                decpars={**self._deconvolution, "usemask": "user", "nsigma": 1.0}
-            )
-            record["robustrms"] = probe.initminorcycle()["nsigmathreshold"]
-            probe.done()
         return record
 
     def minor(self, controls: Record) -> Record:

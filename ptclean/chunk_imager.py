@@ -248,7 +248,9 @@ class ChunkImager:
         Returns
         -------
         dict
-            The deconvolver's execution record.
+            The deconvolver's execution record; with tclean's `nsigma` also ``nsigmathreshold``,
+            which the next initialization record has: CASA takes the noise from before the cycle
+            (``SynthesisDeconvolver::initMinorCycle``, ``executeCubeMinorCycle``).
         """
         with contextlib.chdir(self._scratch):
             self._save_model()
@@ -259,6 +261,10 @@ class ChunkImager:
                 # initialized again; for more, CASA makes a deconvolver for each cycle.
                 self._deconvolver.initminorcycle()
             record = self._deconvolver.executeminorcycle(iterbotrecord=controls)
+            if self.job.records.deconvolution["nsigma"] > 0:
+                # Of the residual before the cycle; only this tool knows it.
+                noise = self._deconvolver.initminorcycle()["nsigmathreshold"]
+                record = {**record, "nsigmathreshold": noise}
             self._complete("minor")
         return record
 
@@ -311,8 +317,8 @@ class ChunkImager:
         with contextlib.chdir(self._scratch):
             arguments: Record = {"sidelobe": sidelobe, "beam": beam}
             self._make_masking_images(**arguments)
-            before = self._masking.measure(full=False)
-            after = self._renew_masks(iterated=False, full=False, full_cube=False)
+            before = self._masking.measure()
+            after = self._renew_masks(iterated=False, full=False)
             self._history.add(self.steps, Entry("start_masks", arguments))
             self._complete("start_masks")
         return [before, after]
@@ -324,8 +330,8 @@ class ChunkImager:
         ----------
         iterated : bool
             Whether the cube has seen iterations.
-        full, full_cube : bool
-            Whether the first plane of the block, and of the cube, is masked all over.
+        full : bool
+            Whether the first plane of the block is masked all over.
 
         Returns
         -------
@@ -337,13 +343,6 @@ class ChunkImager:
             record = self._renew_masks(**masking)
             self._history.add(self.steps, Entry("mask", {"masking": masking}))
             self._complete("mask")
-        return record
-
-    def measure(self, *, full_cube: bool) -> Record:
-        """Measure residual and masks once more; arguments and outcome as for `mask`."""
-        with contextlib.chdir(self._scratch):
-            record = self._masking.measure(full=full_cube)
-            self._complete("measure")
         return record
 
     def finish(
@@ -500,11 +499,11 @@ class ChunkImager:
         channels = job.chunk.core_in_gridded
         self._masking.set_residual(f"{job.gridded}.residual", channels)
 
-    def _renew_masks(self, *, iterated: bool, full: bool, full_cube: bool) -> Record:
+    def _renew_masks(self, *, iterated: bool, full: bool) -> Record:
         if iterated:
             self._masking.count(self._controls)
         is_full = self._masking.mask(full=full)
-        return {**self._masking.measure(full=full_cube), "full": is_full}
+        return {**self._masking.measure(), "full": is_full}
 
     def _minor_with_masks(self, controls: Record) -> Record:
         model = f"{self.job.core()}.model"
@@ -848,7 +847,7 @@ def step(job: ChunkJob, steps: int, name: str, arguments: Record) -> Any:
     steps : int
         Steps of the chunk that are complete.
     name : str
-        'begin', 'set_beam', 'start_masks', 'minor', 'major', 'mask', 'measure' or 'finish'.
+        'begin', 'set_beam', 'start_masks', 'minor', 'major', 'mask' or 'finish'.
     arguments : dict
         Arguments of the method of that name.
 

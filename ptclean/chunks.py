@@ -271,6 +271,47 @@ def cut_in_blocks(
     )
 
 
+def cut_at_blocks(
+    nchan: int,
+    size: int,
+    block: int,
+    guard: int,
+    *,
+    fewest: int = 2,
+    even: bool = False,
+    above: int = 0,
+) -> tuple[Chunk, ...]:
+    """Cut `nchan` channels into chunks of whole blocks of channels.
+
+    Parameters
+    ----------
+    nchan, guard, fewest, even, above
+        As for `cut`.
+    size : int
+        Core channels of a chunk, as many whole blocks as there are in it, at least one.
+    block : int
+        Channels of a block; the first one begins at channel 0. A single channel that is left at
+        the end goes with the chunk before.
+
+    Returns
+    -------
+    tuple of Chunk
+    """
+    if nchan < 1 or size < 1 or block < 1 or guard < 0:
+        raise ValueError(
+            f"cannot cut {nchan} channels into chunks of {size}, of whole blocks of {block}, "
+            f"with {guard} guards"
+        )
+    starts = list(range(0, nchan, max(1, size // block) * block))
+    if len(starts) > 1 and nchan - starts[-1] == 1:
+        starts.pop()
+    stops = [*starts[1:], nchan]
+    return tuple(
+        _chunk(index, start, stop, nchan, guard, fewest, even=even, above=above)
+        for index, (start, stop) in enumerate(zip(starts, stops, strict=True))
+    )
+
+
 def _chunk(
     index: int,
     start: int,

@@ -38,7 +38,7 @@ _SMALLEST_BLOCK = 10
 _BLOCK_PIXELS = 8e6
 
 #: What :mod:`ptclean.automask` adds to the records.
-_OWN_FIELDS = ("robustrms", "full")
+_OWN_FIELDS = ("full",)
 
 #: Sum of a mask that is empty.
 ZERO_MASK = 0.0
@@ -69,10 +69,6 @@ def join_initialization(records: Sequence[Record]) -> Record:
         # -1 stands for a mask that did not change since the last record, or for none.
         known = all(record["masksum"] >= 0 for record in masked)
         joined["masksum"] = sum(record["masksum"] for record in masked) if known else -1.0
-    if "robustrms" in joined:
-        # With automasking the threshold is that of the noisiest channel, its median included.
-        noisiest = max(records, key=lambda record: float(record["robustrms"]))
-        joined["nsigmathreshold"] = noisiest["nsigmathreshold"]
     return {name: value for name, value in joined.items() if name not in _OWN_FIELDS}
 
 
@@ -82,6 +78,21 @@ def unchanged(record: Record) -> Record:
     CASA reports the sum of a mask once, and -1 for as long as it stays; an empty mask each time.
     """
     return record if record["masksum"] == ZERO_MASK else {**record, "masksum": -1.0}
+
+
+def with_noise_of(record: Record, executed: Record) -> Record:
+    """Return an initialization record with the n-sigma threshold that a minor cycle has told.
+
+    Parameters
+    ----------
+    record : dict
+        Initialization record of a chunk.
+    executed : dict
+        Execution record of its last minor cycle, under ``nsigmathreshold`` the threshold if there
+        is one (:meth:`ptclean.chunk_imager.ChunkImager.minor`).
+    """
+    known = {k: v for k, v in executed.items() if k == "nsigmathreshold"}
+    return {**record, **known}
 
 
 def join_execution(

@@ -32,6 +32,7 @@ from .control import (
     block_channels,
     separate_planes,
     unchanged,
+    with_noise_of,
 )
 from .planning import Plan
 from .products import Assembly, assemble, assemblies, assembly_of_model
@@ -207,6 +208,8 @@ class ParallelCubeImager:
                 if iterations and not self._automasks:
                     changed = {i for i, r in enumerate(executed) if int(r["iterdone"]) > 0}
                     self._major(control, changed, state)
+                # A tool that is made anew after a worker has died does not know this one.
+                state = [with_noise_of(*each) for each in zip(state, executed, strict=True)]
                 stop = control.has_converged(state) or not iterations
             return control.summary(), self._last_masks(control)
 
@@ -243,8 +246,7 @@ class ParallelCubeImager:
         started = [results[job.chunk.index] for job in self.jobs]
         if all(last["masksum"] == ZERO_MASK for _, last in started):
             logs.post("No regions found by automasking", "WARN")
-        after = self._with_noise_of_full_cube([after for _, after in started])
-        return [[before, last] for (before, _), last in zip(started, after, strict=True)]
+        return started
 
     def _common_beams_of_blocks(self) -> dict[int, Record]:
         """Find the common beam of each block of channels that CASA masks at a time."""
@@ -273,24 +275,16 @@ class ParallelCubeImager:
             masking = {
                 "iterated": control.iterations > 0,
                 "full": full[block_of(job.chunk.start, self._block)],
-                "full_cube": full[0],
             }
             if job.chunk.index in affected:
                 steps.append(Step(job, "major", {"lastcycle": lastcycle, "masking": masking}))
             else:
                 steps.append(Step(job, "mask", masking))
         results = self._steps(f"major cycle of {len(affected)} chunks, and masks", steps)
-        state[:] = self._with_noise_of_full_cube([results[job.chunk.index] for job in self.jobs])
+        state[:] = [results[job.chunk.index] for job in self.jobs]
         if changed:
             self.skipped += len(self.jobs) - len(affected)
             control.end_major_cycle()
-
-    def _with_noise_of_full_cube(self, records: list[Record]) -> list[Record]:
-        """Measure the noise again if the first plane has just been masked all over."""
-        if "robustrms" not in records[0] or not records[0]["full"]:
-            return records
-        again = self._phase("noise", "measure", {"full_cube": True})
-        return [{**old, **new} for old, new in zip(records, again, strict=True)]
 
     def _last_masks(self, control: IterationControl) -> Record:
         """Say which masks are left (``PySynthesisImager.hasConverged``)."""

@@ -108,7 +108,7 @@ def saving_records(parameters: Parameters, *, predicts: bool) -> ImagingRecords:
     parameters : dict
         tclean's parameters, validated, with absolute paths.
     predicts : bool
-        Whether tclean does so after the clean (:func:`ptclean.savemodel.is_predicted`), with
+        Whether tclean does so after the clean (:func:`ptclean.scope.is_predicted`), with
         selections that it did not have before.
 
     Returns

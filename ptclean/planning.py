@@ -35,7 +35,7 @@ from .parameters import absolute_paths, check_deconvolution, imaging_records, is
 from .records import ImagingRecords
 from .resampling import SpectralSampling, even_start, unlike, wants_one_above
 from .scope import AUTOMASK, is_moving, reason_for_serial
-from .sizing import Machine, size_run, tclean_seconds
+from .sizing import USABLE_OF_LIMIT, Machine, Sizing, size_run, tclean_seconds
 from .standin import StandIn
 from .weighting import weighs_each_channel
 
@@ -224,6 +224,8 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     has_model = "model" in existing or starts_from_image(tclean["startmodel"])
     degrids = cleans or (has_model and tclean["calcres"])
     guard = guard_channels(tclean["interpolation"], data.widths[-1], axes.width, degrids=degrids)
+    to_noise = cleans and tclean["nsigma"] > 0
+    in_blocks = to_noise or (cleans and _automasks(tclean))
     sizing = size_run(
         size,
         nchan,
@@ -232,11 +234,15 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         nworkers=own["nworkers"],
         chanchunks=own["chanchunks"],
         cleans=cleans,
-        block=block_channels(nx, ny, nchan) if cleans and _automasks(tclean) else None,
+        block=block_channels(nx, ny, nchan) if in_blocks else None,
+        whole_blocks=to_noise,
         fewest=FEWEST_CHANNELS if standins else 2,
         even=degrids and even_start(sampling),
         above=int(degrids and wants_one_above(sampling)),
     )
+    reason = _reason_in_blocks(sizing, npol, machine, tclean) if to_noise else None
+    if reason:
+        return Plan(imagename, serial=reason, parameters=tclean)
     largest = max(chunk.gridded_channels for chunk in sizing.chunks)
     return Plan(
         imagename,
@@ -312,6 +318,35 @@ def check_parameters(tclean: dict[str, Any]) -> None:
                 "is neither an image or region file that exists nor a region such as "
                 "'circle[[64pix,64pix],10pix]'",
             )
+
+
+def _reason_in_blocks(
+    sizing: Sizing, npol: int, machine: Machine, tclean: dict[str, Any]
+) -> str | None:
+    """Say why a cube that is cleaned down to its noise is tclean's.
+
+    CASA begins to clean a channel with the n-sigma threshold of the channel before
+    (``SDAlgorithmBase::deconvolve``, ``SIMinorCycleController::majorCycleRequired``), and begins
+    anew with each of its blocks of channels (``CubeMinorCycleAlgorithm::task``).
+    """
+    together = (
+        f"nsigma={tclean['nsigma']!r}, with which a channel begins with the noise of the channel "
+        "before"
+    )
+    if npol > 1:
+        return f"{together}, and a Stokes plane with that of the plane before"
+    if len(sizing.chunks) == 1:
+        return f"{together}: CASA cleans all channels of images of this size one after the other"
+    available = machine.memory * memory.USABLE
+    if machine.limit is not None:
+        available = min(available, machine.limit * USABLE_OF_LIMIT)
+    if sizing.worker_memory > available:
+        return (
+            f"{together}: the channels that CASA cleans one after the other take "
+            f"{sizing.worker_memory / _GIB:.2f} GiB of a worker, and there are "
+            f"{available / _GIB:.2f}"
+        )
+    return None
 
 
 def reason_in_access(tclean: dict[str, Any]) -> str | None:

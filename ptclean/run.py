@@ -33,12 +33,12 @@ from .savemodel import (
     SCALES,
     ModelsToSave,
     Saving,
-    is_predicted,
     products_of,
     save,
 )
+from .scope import is_predicted
 from .sizing import Machine
-from .splitter import Admit
+from .splitter import Admit, CubeSplitter
 from .task import CasaTask, bind, signature
 from .workdir import work_directory
 

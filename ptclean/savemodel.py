@@ -37,6 +37,7 @@ from .axis import select
 from .casa_io import open_table
 from .errors import SaveModelError, TaskError
 from .records import ImagingRecords, Record
+from .scope import is_predicted
 from .splitter import CubeSplitter
 
 #: Value of tclean's `savemodel` with which nothing is written.
@@ -50,19 +51,6 @@ MODEL = ("model",)
 #: Products besides the model that a major cycle has: those that say how a mosaic's model is scaled
 #: and where its residual is masked.
 SCALES = ("weight", "sumwt", "pb")
-
-
-def is_predicted(parameters: Mapping[str, Any]) -> bool:
-    """Tell whether tclean predicts the final model, apart from the major cycles.
-
-    It does where an interactive user, automasking or `nsigma` may end the clean
-    (``ImagerParameters.checkAndFixIterationPars``).
-    """
-    return parameters["niter"] > 0 and (
-        parameters["interactive"]
-        or parameters["usemask"] == "auto-multithresh"
-        or parameters["nsigma"] > 0
-    )
 
 
 class ModelsToSave:
@@ -133,7 +121,7 @@ class Saving:
     scales : mapping of str
         Images besides the model, by product, that major cycles have and do not make.
     predicts : bool
-        See `is_predicted`.
+        See :func:`ptclean.scope.is_predicted`.
     directory : str
         Directory to make, for what CASA writes besides.
     surroundings : Surroundings

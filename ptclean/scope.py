@@ -117,6 +117,17 @@ def is_moving(phasecenter: Any) -> bool:
     return isinstance(phasecenter, str) and phasecenter.strip().upper() in _MOVING
 
 
+def is_predicted(parameters: Mapping[str, Any]) -> bool:
+    """Tell whether tclean, with `savemodel`, predicts the final model apart from major cycles.
+
+    It does where an interactive user, automasking or `nsigma` may end the clean
+    (``ImagerParameters.checkAndFixIterationPars``).
+    """
+    return parameters["niter"] > 0 and bool(
+        parameters["interactive"] or parameters["usemask"] == AUTOMASK or parameters["nsigma"] > 0
+    )
+
+
 def reason_in_savemodel(parameters: dict[str, Any]) -> str | None:
     """Say why a call is tclean's, if it is, for the model that it is to write to the data."""
     savemodel = parameters["savemodel"]
@@ -124,11 +135,11 @@ def reason_in_savemodel(parameters: dict[str, Any]) -> str | None:
         return None
     if parameters["niter"] == 0 and not parameters["calcres"]:
         return f"savemodel={savemodel!r} of a model that there is, which leaves nothing to share"
-    if parameters["gridder"] == "mosaic" and parameters["usemask"] == AUTOMASK:
+    if parameters["gridder"] == "mosaic" and is_predicted(parameters):
         # It divides the model image by the weights, and multiplies it again, before it restores.
         return (
-            f"savemodel={savemodel!r} of a mosaic with usemask={AUTOMASK!r}, with which tclean "
-            "changes the model in its last digits"
+            f"savemodel={savemodel!r} of a mosaic with usemask={AUTOMASK!r} or nsigma, with which "
+            "tclean changes the model in its last digits"
         )
     return None
 
@@ -169,13 +180,13 @@ def reason_for_serial(
         if not rule.holds(parameters):
             return f"{rule.parameter}={parameters[rule.parameter]!r}"
     if parameters["nsigma"] > 0 and parameters["niter"] > 0:
-        # A channel's minor cycle begins with the n-sigma threshold of the channel before, and in
-        # the first one with the largest of all (SDAlgorithmBase::deconvolve,
-        # SIMinorCycleController::majorCycleRequired): whether it is begun at all depends on that.
-        return (
-            f"nsigma={parameters['nsigma']!r}, with which a channel begins with the noise of the "
-            "channel before"
-        )
+        # The noise is that of channels without their masks, or within them, as the first channel's
+        # mask says; stand-ins for that say it of the masks alone.
+        noise = f"nsigma={parameters['nsigma']!r}"
+        if parameters["usemask"] == AUTOMASK:
+            return f"{noise} with usemask={AUTOMASK!r}"
+        if "mask" in existing and not parameters["fastnoise"]:
+            return f"{noise} with fastnoise=False, and {parameters['imagename']}.mask exists"
     if reason := reason_in_savemodel(parameters):
         return reason
     heard_of = _HANDED_ON.union(_KNOWN, _UNSET, (rule.parameter for rule in _RULES))

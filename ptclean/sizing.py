@@ -78,6 +78,7 @@ def size_run(
     chanchunks: int = -1,
     cleans: bool = True,
     block: int | None = None,
+    whole_blocks: bool = False,
     fewest: int = 2,
     even: bool = False,
     above: int = 0,
@@ -99,6 +100,8 @@ def size_run(
         Whether there are minor cycles.
     block : int, optional
         Channels of a block that no chunk may go beyond.
+    whole_blocks : bool
+        Whether chunks are to be of whole blocks instead, one or several.
     fewest : int
         Channels that a chunk grids at least.
     even : bool
@@ -157,10 +160,17 @@ def size_run(
         chunks = cutting.cut_evenly(nchan, parts, guard, fewest=fewest, even=even, above=above)
     if block is not None:
         longest = max(chunk.channels for chunk in chunks)
-        chunks = cutting.cut_in_blocks(
-            nchan, longest, block, guard, fewest=fewest, even=even, above=above
-        )
-        if chanchunks > 0 and block < nchan and (chanchunks > block or block % chanchunks):
+        cut = cutting.cut_at_blocks if whole_blocks else cutting.cut_in_blocks
+        chunks = cut(nchan, longest, block, guard, fewest=fewest, even=even, above=above)
+        if whole_blocks:
+            each = worker_memory(size, max(chunk.gridded_channels for chunk in chunks))
+            fitting = min(fitting, workers_that_fit(wanted, each, int(usable)))
+            if chanchunks > 0 and chanchunks % block:
+                warnings.append(
+                    f"chanchunks={chanchunks}: chunks are of the whole blocks of {block} channels "
+                    "that CASA cleans at a time. The images are the same"
+                )
+        elif chanchunks > 0 and block < nchan and (chanchunks > block or block % chanchunks):
             warnings.append(
                 f"chanchunks={chanchunks}: chunks end where the blocks of {block} channels end "
                 "for which CASA makes masks at a time. The images are the same"

@@ -121,9 +121,16 @@ def test_value_that_is_known_is_taken(name, value):
     assert reason_for_serial(CUBE | {name: value}, DEFAULTS) is None
 
 
-def test_nsigma_is_tcleans_where_anything_is_cleaned():
-    assert reason_for_serial(CUBE | {"niter": 10, "nsigma": 3.0}, DEFAULTS).startswith("nsigma=3.0")
-    assert reason_for_serial(CUBE | {"niter": 0, "nsigma": 3.0}, DEFAULTS) is None
+def test_nsigma_is_tcleans_where_the_noise_depends_on_masks():
+    cleaned = CUBE | {"niter": 10, "nsigma": 3.0}
+    assert reason_for_serial(cleaned, DEFAULTS) is None
+    automasked = cleaned | {"usemask": "auto-multithresh"}
+    assert str(reason_for_serial(automasked, DEFAULTS)).startswith("nsigma=3.0 with usemask=")
+    assert reason_for_serial(automasked | {"niter": 0}, DEFAULTS) is None
+    slow = cleaned | {"fastnoise": False}
+    assert reason_for_serial(slow, DEFAULTS) is None
+    assert str(reason_for_serial(slow, DEFAULTS, ("mask",))).startswith("nsigma=3.0 with fastnoise")
+    assert reason_for_serial(cleaned, DEFAULTS, ("mask",)) is None
 
 
 def test_parameter_of_a_future_tclean_is_taken_at_its_default_only():
