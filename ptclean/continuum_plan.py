@@ -18,9 +18,10 @@ from .casa_io import open_table
 from .config import setting
 from .continuum_scope import is_continued, reason_for_serial
 from .memory import ImageSize, worker_memory
+from .own_parameters import OWN_PARAMETERS
 from .parameters import absolute_paths, imaging_records
 from .partition import Part, choose_parts, cut_rows, has_simultaneous_fields, have_all_times
-from .planning import OWN_PARAMETERS, Plan, check_parameters, reason_in_access
+from .planning import Plan, check_parameters, reason_in_access
 from .records import Record
 from .sizing import USABLE_OF_LIMIT, Machine, tclean_seconds
 

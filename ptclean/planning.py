@@ -31,6 +31,7 @@ from .errors import ParameterError
 from .memory import ImageSize
 from .mosaic import FEWEST_CHANNELS
 from .mosaic_plan import standins_for_mosaic
+from .own_parameters import OWN_PARAMETERS
 from .parameters import absolute_paths, check_deconvolution, imaging_records, is_name_kept
 from .records import ImagingRecords
 from .resampling import SpectralSampling, even_start, unlike, wants_one_above
@@ -38,9 +39,6 @@ from .scope import AUTOMASK, is_moving, reason_for_serial
 from .sizing import USABLE_OF_LIMIT, Machine, Sizing, size_run, tclean_seconds
 from .standin import StandIn
 from .weighting import weighs_each_channel
-
-#: ptclean's own parameters, at the end of its signature.
-OWN_PARAMETERS = ("nworkers", "chanchunks", "memory_limit")
 
 _GIB = 2**30
 
@@ -270,28 +268,6 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         coordinates=axes.coordinates,
         standins=standins,
     )
-
-
-def check_own_parameters(own: dict[str, Any]) -> None:
-    """Check `nworkers` and `chanchunks`; `memory_limit` is checked where it is read.
-
-    Raises
-    ------
-    ParameterError
-    """
-    if own["nworkers"] < 0:
-        raise ParameterError(
-            "nworkers",
-            own["nworkers"],
-            "is the number of tasks at once; use nworkers=0 for as many as cores and memory allow",
-        )
-    if own["chanchunks"] == 0 or own["chanchunks"] < -1:
-        raise ParameterError(
-            "chanchunks",
-            own["chanchunks"],
-            "is the number of channels in a chunk; use chanchunks=-1 to have it chosen, or 1 for "
-            "one channel per task",
-        )
 
 
 def check_parameters(tclean: dict[str, Any]) -> None:

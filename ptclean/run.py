@@ -23,8 +23,9 @@ from .continuum_plan import ContinuumPlan, make_continuum_plan
 from .continuum_scope import CONTINUUM
 from .description import load
 from .imager import ParallelCubeImager
+from .own_parameters import OWN_PARAMETERS, check_own_parameters
 from .parameters import imager_parameters, saving_records
-from .planning import OWN_PARAMETERS, Plan, check_own_parameters, make_plan
+from .planning import Plan, make_plan
 from .products import history_lines, install, install_images
 from .records import Record
 from .savemodel import (
