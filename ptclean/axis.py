@@ -110,11 +110,16 @@ def resolve_axes(records: ImagingRecords) -> CubeAxes:
     Raises
     ------
     RuntimeError
-        CASA's own, for data or axes that do not exist; the same as tclean.
+        CASA's own, for data or axes that do not exist, and tapers or noise that are no quantities;
+        the same as tclean.
     """
     with selected_imager(records) as imager:
         coordinates = imager.getcsys()["coordsys"]
         nchan = int(imager.updatenchan())
+        # As much of the weighting as reads no data: its quantities are looked at.
+        imager.setweighting(
+            **{**records.weighting, "type": "natural", "rmode": "none", "multifield": False}
+        )
     spectral = next(key for key in coordinates if key.startswith("spectral"))
     stokes = next(key for key in coordinates if key.startswith("stokes"))
     axis = coordinates[spectral]

@@ -15,13 +15,15 @@ from casatools import ms as measurement_set
 from . import images, memory
 from .axis import CubeAxes, resolve_axes, summarize_data
 from .casa_io import open_table
+from .checks import check_folder, check_parameters, check_products, check_size, is_image
 from .config import setting
 from .continuum_scope import is_continued, reason_for_serial
+from .control import check_iteration
 from .memory import ImageSize, worker_memory
 from .own_parameters import OWN_PARAMETERS
-from .parameters import absolute_paths, imaging_records
+from .parameters import absolute_paths, check_deconvolution, imaging_records
 from .partition import Part, choose_parts, cut_rows, has_simultaneous_fields, have_all_times
-from .planning import Plan, check_parameters, reason_in_access
+from .planning import Plan, reason_in_access
 from .records import Record
 from .sizing import USABLE_OF_LIMIT, Machine, tclean_seconds
 
@@ -120,6 +122,8 @@ def make_continuum_plan(
     existing = set(images.image_products(imagename)) if os.path.isdir(folder) else set()
     if reason := reason_for_serial(tclean, defaults, existing):
         return ContinuumPlan(imagename, serial=reason, parameters=tclean)
+    check_folder(parameters["imagename"])
+    check_products(tclean)
     # tclean does the same for mfs, and takes the old name for it.
     records = imaging_records(tclean | {"specmode": "mfs", "perchanweightdensity": False})
     axes = resolve_axes(records)
@@ -129,6 +133,11 @@ def make_continuum_plan(
     is_mtmfs = tclean["deconvolver"] == "mtmfs"
     terms = tclean["nterms"] if is_mtmfs else 1
     nx, ny, npol, _ = axes.shape
+    if tclean["niter"] > 0 or tclean["restoration"]:
+        check_deconvolution(records.named(imagename))
+    if tclean["niter"] > 0:
+        check_iteration(records.iteration)
+    check_size(tclean["imsize"], nx, ny)
     size = ImageSize(nx, ny, npol, tclean["gridder"])
     visibilities = sum(
         number * _channels(records.selection[key]) for key, number in rows.items() if number
@@ -194,8 +203,8 @@ def _reason_in_files(axes: CubeAxes, tclean: Record, existing: set[str]) -> str 
             return f"{name} exists with another shape, and what that means is tclean's to say"
     model = tclean["startmodel"]
     for each in model if isinstance(model, list) else [model]:
-        if each and not os.path.isdir(each):
-            return f"startmodel={model!r}, which does not exist"
+        if each and not is_image(each):
+            return f"startmodel={model!r}, which is no image"
     return None
 
 

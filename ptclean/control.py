@@ -177,6 +177,34 @@ def _count_on(summary: NDArray[np.float64], block: int) -> None:
         summary[_ITERATIONS_BEFORE_ROW, start : start + block] = np.cumsum(done) - done
 
 
+def check_iteration(iteration: Record) -> None:
+    """Have CASA look at what it would be told to stop at.
+
+    tclean does so before it makes any image. Left out while a clean goes on in this process, whose
+    control it would be.
+
+    Parameters
+    ----------
+    iteration : dict
+        tclean's iteration parameters as CASA's record.
+
+    Raises
+    ------
+    RuntimeError
+        CASA's own, the same as tclean's, for parameters that make no sense to it.
+    """
+    if not _one_control.acquire(blocking=False):
+        return
+    try:
+        tool = iterbotsink()
+        try:
+            tool.setupiteration(iterpars=iteration)
+        finally:
+            tool.done()
+    finally:
+        _one_control.release()
+
+
 class IterationControl:
     """CASA's iteration control, called in tclean's order.
 

@@ -58,7 +58,9 @@ def absolute_paths(parameters: Parameters) -> Parameters:
 def _absolute(value: Any, *, always: bool = False) -> Any:
     if isinstance(value, list):
         return [_absolute(item) for item in value]
-    if isinstance(value, str) and not always and os.path.exists(expanded(value)):
+    if isinstance(value, str) and always:
+        value = os.path.expandvars(os.path.expanduser(value))
+    elif isinstance(value, str) and os.path.exists(expanded(value)):
         value = expanded(value)
     if isinstance(value, str) and value and (always or os.path.exists(value)):
         # A trailing slash is not part of CASA's image names, but abspath would drop it.

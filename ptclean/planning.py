@@ -22,11 +22,12 @@ from .axis import (
     same_axes,
     summarize_data,
 )
+from .checks import check_folder, check_parameters, check_products, check_size, is_image
 from .chunks import Chunk, guard_channels
-from .cleanmask import CleanMask, clean_mask, is_missing, used_masks
+from .cleanmask import CleanMask, clean_mask
 from .config import setting
 from .continuing import PRODUCTS, startmodel_path, starts_from_image
-from .control import block_channels
+from .control import block_channels, check_iteration
 from .errors import ParameterError
 from .memory import ImageSize
 from .mosaic import FEWEST_CHANNELS
@@ -192,6 +193,8 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     reason = reason_for_serial(tclean, defaults, existing + others)
     if reason:
         return Plan(imagename, serial=reason, parameters=tclean)
+    check_folder(parameters["imagename"])
+    check_products(tclean)
     records = imaging_records(tclean)
     axes = resolve_axes(records)
     position = observatory(axes.coordinates)
@@ -200,7 +203,10 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     data = summarize_data(records)
     if tclean["niter"] > 0 or tclean["restoration"]:
         check_deconvolution(records.named(imagename))
+    if tclean["niter"] > 0:
+        check_iteration(records.iteration)
     nx, ny, npol, nchan = axes.shape
+    check_size(tclean["imsize"], nx, ny)
     size = ImageSize(nx, ny, npol, tclean["gridder"])
     cleans = tclean["niter"] > 0
     mask = clean_mask(tclean, axes)
@@ -268,32 +274,6 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         coordinates=axes.coordinates,
         standins=standins,
     )
-
-
-def check_parameters(tclean: dict[str, Any]) -> None:
-    """Check what tclean itself would stumble over late, or in words that do not name the cause.
-
-    Raises
-    ------
-    ParameterError
-    """
-    is_cube = tclean["specmode"].startswith("cube")
-    if is_cube and (tclean["nchan"] == 0 or tclean["nchan"] < -1):
-        raise ParameterError(
-            "nchan",
-            tclean["nchan"],
-            "is the number of channels of the cube; use nchan=-1 for all that the data have",
-        )
-    if not tclean["imagename"]:
-        raise ParameterError("imagename", tclean["imagename"], "names the images; it is needed")
-    for mask in used_masks(tclean):
-        if is_missing(mask):
-            raise ParameterError(
-                "mask",
-                mask,
-                "is neither an image or region file that exists nor a region such as "
-                "'circle[[64pix,64pix],10pix]'",
-            )
 
 
 def _reason_in_blocks(
@@ -370,7 +350,7 @@ def _reason_in_images(
         if not same_axes(axes.coordinates, coordinates):
             return f"{name} exists with other axes, and what that means is tclean's to say"
     model = startmodel_path(tclean["startmodel"])
-    if model is not None and not os.path.isdir(model):
+    if model is not None and not is_image(model):
         return f"startmodel={model!r}, which is no image"
     return None
 
@@ -444,7 +424,12 @@ def _reason_in_data(
                 "Dask's configuration"
             )
     if tclean["weighting"] == "briggsbwtaper" and axes.nchan == 1:
-        return "weighting='briggsbwtaper', which tclean refuses for a cube of one channel"
+        raise ParameterError(
+            "weighting",
+            tclean["weighting"],
+            "tapers with the bandwidth of the cube, which one channel does not have, and tclean "
+            "fails in the middle; use weighting='briggs' or more channels",
+        )
     if data.confusing and weighs_each_channel(tclean):
         return (
             f"weighting={tclean['weighting']!r}, for each channel, of measurement sets of which "

@@ -18,6 +18,7 @@ from .apart import Surroundings
 from .axis import casa_memory, one_imager
 from .cleanmask import resolve
 from .cluster import DaskClusterManager, casa_config, cluster_for_run, machine_at_hand
+from .config import check_settings
 from .continuum import ContinuumImager
 from .continuum_plan import ContinuumPlan, make_continuum_plan
 from .continuum_scope import CONTINUUM
@@ -212,6 +213,7 @@ def _returned(summary: Record | None, made: Plan) -> Record:
 
 def _machine(parameters: dict[str, Any]) -> Machine:
     """Find out what there is to work with."""
+    check_settings()
     check_own_parameters({name: parameters[name] for name in OWN_PARAMETERS})
     machine = machine_at_hand(parameters["nworkers"], parameters["memory_limit"])
     # A budget that the user has given CASA holds for all workers together.

@@ -46,12 +46,13 @@ def work_directory(imagename: str) -> Iterator[str]:
     ImageInUseError
         If a run that goes on has it.
     ParameterError
-        If something else has that name.
+        If something else has that name, or nothing can be made there.
     """
     path = f"{imagename}.ptclean"
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if os.path.lexists(path):
+        _refuse_unless_stale(path)
     # Made under another name first: a directory with that name always says whose it is.
-    new = tempfile.mkdtemp(prefix=f"{os.path.basename(path)}.new-", dir=os.path.dirname(path))
+    new = _made_beside(path)
     try:
         with open(os.path.join(new, _OWNER), "w") as f:
             json.dump(_this_run(), f)
@@ -63,6 +64,21 @@ def work_directory(imagename: str) -> Iterator[str]:
         yield path
     finally:
         _remove(path)
+
+
+def _made_beside(path: str) -> str:
+    """Make an empty directory beside a path."""
+    folder, name = os.path.split(path)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        return tempfile.mkdtemp(prefix=f"{name}.new-", dir=folder)
+    except OSError as error:
+        raise ParameterError(
+            "imagename",
+            path.removesuffix(".ptclean"),
+            f"names images in {folder}, where nothing can be made ({error.strerror}); use another "
+            "imagename, or see to the folder",
+        ) from error
 
 
 def _this_run() -> dict[str, str | int]:
