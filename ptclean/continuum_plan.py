@@ -179,7 +179,7 @@ def make_continuum_plan(
         worker_memory=needed,
         memory_limit=machine.limit,
         casa_memory=memory.casa_budget(size, 1),
-        warnings=warnings,
+        warnings=(*warnings, *_cautions(tclean)),
         parameters=tclean,
         records=records,
         coordinates=axes.coordinates,
@@ -193,6 +193,26 @@ def make_continuum_plan(
             if is_continued(product) and (product == "mask" or is_mtmfs == (product != "model"))
         ),
     )
+
+
+def _cautions(tclean: Mapping[str, Any]) -> tuple[str, ...]:
+    """Warn of what the function of tclean's task warns of, though the images are made."""
+    if tclean["deconvolver"] != "mtmfs":
+        return ()
+    cautions = []
+    if tclean["pbcor"] and tclean["gridder"] in ("standard", "mosaic"):
+        cautions.append(
+            "pbcor=True divides all Taylor terms by one primary beam, without its change with "
+            "frequency, which is right for narrow bands only; for wide ones use specmode='mvc', or "
+            "conjbeams=True and wbawp=True with gridder='awproject'"
+        )
+    if tclean["gridder"] == "mosaic":
+        cautions.append(
+            "gridder='mosaic' leaves the primary beam's change with frequency in the data "
+            "(conjbeams), so that deconvolver='mtmfs' takes some major cycles more to converge; "
+            "consider specmode='mvc'"
+        )
+    return tuple(cautions)
 
 
 def _reason_in_files(axes: CubeAxes, tclean: Record, existing: set[str]) -> str | None:

@@ -330,6 +330,32 @@ def test_there_are_so_many_cases() -> None:
     assert len(CASES) > 100
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (mtmfs(pbcor=True), ["pbcor"]),
+        (mtmfs(gridder="mosaic"), ["mosaic"]),
+        (mtmfs(gridder="mosaic", pbcor=True), ["pbcor", "mosaic"]),
+        (mtmfs(), []),
+        (mfs(gridder="mosaic", pbcor=True), []),
+    ],
+    ids=str,
+)
+def test_what_tclean_warns_of(
+    changes: dict[str, Any], words: list[str], ms: str, tmp_path: Path, log: Callable[[], str]
+) -> None:
+    """Of what makes sense in some cases only; here in words of our own."""
+    arguments = BASE | {"vis": ms, "niter": 0, "restoration": False} | changes
+    made = plan(**arguments | {"imagename": str(tmp_path / "im"), "nworkers": 2})
+    assert made.serial is None
+    assert len(made.warnings) == len(words)
+    assert all(word in warning for word, warning in zip(words, made.warnings, strict=True))
+    said = len(log())
+    tclean(**arguments | {"imagename": str(tmp_path / "im")})
+    warned = [each for each in warnings_of(log()[said:]) if "specmode" in each]
+    assert len(warned) == len(words)
+
+
 def test_plan_refuses_as_the_task_does(ms: str, tmp_path: Path) -> None:
     for name in ("nworkers negative", "imsize too small", "mask missing", "threshold no quantity"):
         arguments = BASE | {"vis": ms, "imagename": str(tmp_path / "im"), "nworkers": 2}
