@@ -31,7 +31,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="GPL-3.0-or-later",
-    packages=["ptclean", "ptclean.xml"],
+    packages=["ptclean", "ptclean.gotasks", "ptclean.xml"],
     package_dir={"ptclean.xml": "xml"},
     package_data={"ptclean": ["*.yaml"], "ptclean.xml": ["*.xml"]},
     python_requires=">=3.11",

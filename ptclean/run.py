@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -39,9 +40,10 @@ from .savemodel import (
     save,
 )
 from .scope import is_predicted
+from .shell import ShellTask, show_in_taskhelp
 from .sizing import Machine
 from .splitter import Admit, CubeSplitter
-from .task import CasaTask, bind, signature
+from .task import bind, signature
 from .workdir import work_directory
 
 _description = load()
@@ -220,4 +222,5 @@ def _machine(parameters: dict[str, Any]) -> Machine:
     return replace(machine, memory=min(machine.memory, casa_memory()))
 
 
-ptclean = CasaTask(_description, run)
+ptclean = ShellTask(_description, run)
+show_in_taskhelp(sys.modules[__package__])

@@ -6,7 +6,7 @@ the description it is given: binds and checks the arguments, writes the begin, c
 to CASA's log, and calls the function that does the work.
 
 Not covered: the work itself, and the shell's way of taking arguments from global variables
-(``inp``, ``go``).
+(:mod:`ptclean.shell`).
 """
 
 import inspect
@@ -67,7 +67,7 @@ class CasaTask:
         """
         name = self._description.name
         parameters = bind(self._description, args, kwargs)
-        state = start_log(name, [f"{key}={value!r}" for key, value in parameters.items()])
+        state = start_log(name, call_line(parameters))
         result = None
         try:
             result = self._run(parameters)
@@ -114,13 +114,39 @@ def bind(
     AssertionError
         If CASA would refuse a value; the text is CASA's.
     """
-    if function is None:
-        collect = _collector(description, f"_{description.name}.__call__", ("self",))
-        values = collect(None, *args, **kwargs)
-    else:
-        values = _collector(description, function, ())(*args, **kwargs)
-    names = (parameter.name for parameter in description.parameters)
-    return validate(description, dict(zip(names, values, strict=True)))
+    # Copies, since the work may change a list that it is given.
+    defaults = {each.name: copy(each.default) for each in description.parameters}
+    return validate(description, _collected(description, args, kwargs, defaults, function))
+
+
+def arguments(
+    description: TaskDescription, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Bind the arguments of a call to a task's parameters, without a look at their values.
+
+    Parameters
+    ----------
+    description, args, kwargs
+        As for `bind`.
+
+    Returns
+    -------
+    dict of str to object
+        In the order of the signature; None for what is not given.
+
+    Raises
+    ------
+    TypeError
+        If the arguments do not fit the signature; the text is Python's.
+    """
+    return _collected(
+        description, args, kwargs, {each.name: None for each in description.parameters}
+    )
+
+
+def call_line(parameters: Mapping[str, Any]) -> list[str]:
+    """Return the arguments of a call as CASA logs them."""
+    return [f"{key}={value!r}" for key, value in parameters.items()]
 
 
 def signature(description: TaskDescription) -> inspect.Signature:
@@ -188,10 +214,14 @@ def _entry(name: str, text: str) -> str:
     return f"{name:<{_NAME_COLUMN - 1}} {indented.lstrip()}"
 
 
-def _collector(
-    description: TaskDescription, qualname: str, leading: tuple[str, ...]
-) -> Callable[..., tuple[Any, ...]]:
-    """Return a function with the task's signature that returns its arguments as a tuple.
+def _collected(
+    description: TaskDescription,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    function: str | None = None,
+) -> dict[str, Any]:
+    """Return the arguments of a call by name.
 
     ``inspect.Signature.bind`` would bind as well, but with error texts of its own, which know
     neither the function's name nor Python's suggestions. So Python itself binds, to a function
@@ -201,10 +231,8 @@ def _collector(
     for name in names:
         if not name.isidentifier() or keyword.iskeyword(name):
             raise ValueError(f"{name!r} cannot be the name of a parameter")
-    collect: FunctionType = eval(
-        f"lambda {', '.join([*leading, *names])}: ({', '.join(names)},)", {}
-    )
-    # Copies, since the work may change a list that it is given.
-    collect.__defaults__ = tuple(copy(parameter.default) for parameter in description.parameters)
-    collect.__qualname__ = qualname
-    return collect
+    own = ["self"] if function is None else []
+    collect: FunctionType = eval(f"lambda {', '.join([*own, *names])}: ({', '.join(names)},)", {})
+    collect.__defaults__ = tuple(defaults[name] for name in names)
+    collect.__qualname__ = function or f"_{description.name}.__call__"
+    return dict(zip(names, collect(*([None] * len(own)), *args, **kwargs), strict=True))

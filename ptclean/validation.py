@@ -69,6 +69,22 @@ def validate(description: TaskDescription, arguments: Mapping[str, Any]) -> dict
     return {parameter.name: document[parameter.name] for parameter in description.parameters}
 
 
+def allows(parameter: Parameter, value: Any) -> bool:
+    """Tell whether CASA would take a value for a parameter.
+
+    Parameters
+    ----------
+    parameter : Parameter
+    value : object
+
+    Returns
+    -------
+    bool
+    """
+    name = parameter.name
+    return bool(CasaValidator().validate({name: value}, {name: _field(parameter)}))
+
+
 def schema(description: TaskDescription) -> dict[str, dict[str, Any]]:
     """Return the rules for a task's arguments, as casatools' validator takes them.
 

@@ -113,6 +113,14 @@ def test_constraints_are_read(parameter, operator, value, defaults):
     assert dict(found.defaults) == defaults
 
 
+def test_own_parameters_are_a_group_below_nworkers():
+    (rule,) = (rule for rule in load().constraints if rule.parameter == "nworkers")
+    assert dict(rule.defaults) == {"chanchunks": -1, "memory_limit": "0"}
+    own = load().parameters[-3:]
+    assert [(p.name, p.subparam) for p in own] == list(zip(OWN, [False, True, True], strict=True))
+    assert {p.name: p.default for p in own if p.subparam} == dict(rule.defaults)
+
+
 def test_the_rule_for_niter_is_a_notequals():
     rules = [rule for rule in load().constraints if rule.parameter == "niter"]
     assert [(rule.operator, rule.value) for rule in rules] == [("notequals", 0)]
@@ -135,7 +143,8 @@ def test_limits_are_read():
 def test_ptclean_xml_describes_only_what_ptclean_adds():
     own = parse(find_ptclean_xml().read_bytes())
     assert [p.name for p in own.parameters] == OWN
-    assert own.constraints == ()
+    named = {n for rule in own.constraints for n in (rule.parameter, *dict(rule.defaults))}
+    assert named == set(OWN)
     joined = load()
     assert (joined.name, joined.category) == ("ptclean", "imaging")
     assert joined.parameters[-3:] == own.parameters

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ptclean as a task of CASA's shell, with the shell's defaults at the prompt and in scripts alike.
+
+For ``startup.py``, and for scripts that used the shell's own tclean.
+"""
+
+from ..description import load
+from ..run import run
+from ..shell import ShellTask
+
+__all__ = ["ptclean"]
+
+ptclean = ShellTask(load(), run, module=__name__, everywhere=True)
