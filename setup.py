@@ -12,11 +12,18 @@ casa = [
     "casatasks==6.7.0.31; python_version < '3.12'",
     "casatasks==6.7.6.14; python_version >= '3.12'",
 ]
+shell = [
+    "casashell==6.7.0.31; python_version < '3.12'",
+    "casashell==6.7.6.14; python_version >= '3.12'",
+    "pexpect",
+]
 demo = [*casa, "casadata", "matplotlib", "scipy"]
 test = [
     *demo,
+    *shell,
     "dask-jobqueue",
     "hypothesis",
+    "ipykernel",
     "mypy",
     "pytest",
     "pytest-timeout",

@@ -129,15 +129,15 @@ class ShellTask(CasaTask):
             A file that `tput` or a call has written, in this task or in tclean. The default is
             ``ptclean.last``, or else ``ptclean.saved``, in the working directory.
         """
-        if savefile is None:
-            name = self._description.name
-            savefile = f"{name}.last" if os.path.isfile(f"{name}.last") else f"{name}.saved"
-        if not os.path.isfile(savefile):
-            print(f"there is no file {savefile}: the parameters get their defaults")
+        name = self._description.name
+        candidates = [f"{name}.last", f"{name}.saved"] if savefile is None else [savefile]
+        files = [each for each in candidates if os.path.isfile(each)]
+        if not files:
+            print(f"no file {' or '.join(candidates)}: all parameters get their defaults")
             self.set_global_defaults()
             return
         # CASA's own tasks would also take over __name__ and the like.
-        saved = runpy.run_path(savefile)
+        saved = runpy.run_path(files[0])
         self._variables().update({k: v for k, v in saved.items() if not k.startswith("__")})
         self._be_current()
 
