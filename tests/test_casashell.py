@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A casashell that runs, with a user at its prompt: what is typed, and what then is on the screen.
 
-The user types through a pseudo-terminal. What takes all combinations of parameters to find out is in
-``test_shell.py``, without a shell.
+The user types through a pseudo-terminal. What takes many combinations of parameters to find out is
+in ``test_shell.py``, without a shell.
 """
 
 from __future__ import annotations
