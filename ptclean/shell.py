@@ -93,20 +93,16 @@ class ShellTask(CasaTask):
         given = arguments(self._description, args, kwargs)
         caller = sys._getframe(1).f_globals
         nothing_given = all(each is None for each in given.values())
-        if self._everywhere:
-            variables = self._variables() if nothing_given else {}
-        elif _SHELL not in caller:
-            return super().__call__(*args, **kwargs)
-        elif nothing_given:
-            variables = caller
-        elif _is_prompt(caller):
-            variables = {}
-        else:
+        in_shell = _SHELL in caller
+        if self._everywhere or (in_shell and (nothing_given or _is_prompt(caller))):
+            if nothing_given:
+                values = subparameters.all_values(self._description, self._variables())
+            else:
+                values = self._completed(given)
+            return self._call(values)
+        if in_shell:
             self._warn_of_other_defaults(given)
-            return super().__call__(*args, **kwargs)
-        if nothing_given:
-            return self._call(subparameters.all_values(self._description, variables))
-        return self._call(self._completed(given))
+        return super().__call__(*args, **kwargs)
 
     def inp(self) -> None:
         """Print the parameters, their values in the shell, and what they mean."""
