@@ -48,11 +48,13 @@ from dask.system import cpu_count
 from dask.utils import format_bytes, parse_timedelta
 from distributed import Client, Scheduler, SpecCluster
 from distributed.deploy.spec import ProcessInterface
+from distributed.scheduler import WorkerState
 from distributed.system import MEMORY_LIMIT
 
 from . import logs
 from .admission import BELOW_PAUSE
 from .config import setting
+from .deaths import Death, is_of_memory, kernel_kills, memory_file, read_memory
 from .errors import WorkerStartError
 from .sizing import Machine
 from .worker import WorkerReport, WorkerSetup, free_memory, process_token, report
@@ -164,6 +166,19 @@ def cluster_for_run(
         yield manager
 
 
+def autopsy(worker: WorkerState) -> Death:
+    """Say what is known of a worker that has died.
+
+    Parameters
+    ----------
+    worker : distributed.scheduler.WorkerState
+        As in `distributed.KilledWorker`.
+    """
+    if not _open_managers:
+        return Death(str(worker.name), worker.pid)
+    return _open_managers[-1].autopsy(worker)
+
+
 def _cluster_at_hand(client: Client, free: int) -> Machine:
     """What the workers of a user's cluster have; `free` bytes as long as it has none."""
     reports = _reports(client)
@@ -269,6 +284,8 @@ class DaskClusterManager:
         self._local_directory = setting("local-directory", local_directory)
         self._start_timeout = parse_timedelta(setting("start-timeout", start_timeout))
         self._stack: contextlib.ExitStack | None = None
+        self._scratch = ""
+        self._kills: int | None = None
 
     def __repr__(self) -> str:
         state = "not started" if self._stack is None else "owned" if self.owned else "borrowed"
@@ -320,6 +337,31 @@ class DaskClusterManager:
             self._stack = stack.pop_all()
         return self
 
+    def autopsy(self, worker: WorkerState) -> Death:
+        """Say what is known of a worker that has died.
+
+        Parameters
+        ----------
+        worker : distributed.scheduler.WorkerState
+            As in `distributed.KilledWorker`.
+        """
+        log = self.log_directory / f"{worker.name}.log"
+        log_path = str(self.worker_logs.get(str(worker.name), log if log.exists() else ""))
+        if not self.owned:
+            return Death(str(worker.name), worker.pid, log_path)
+        # Its nanny looks now and then.
+        time.sleep(5 * _POLL_INTERVAL)
+        peak, over_limit = read_memory(memory_file(self._scratch, worker.pid))
+        kills, self._kills = (self._kills, kernel_kills()), kernel_kills()
+        return Death(
+            str(worker.name),
+            worker.pid,
+            log_path,
+            peak,
+            self._limit,
+            is_of_memory(peak, over_limit, self._limit, kills),
+        )
+
     def close(self) -> None:
         """End what this manager started. A cluster of the user's is left alone."""
         stack, self._stack = self._stack, None
@@ -346,6 +388,7 @@ class DaskClusterManager:
         base = self._local_directory or dask.config.get("temporary-directory", None)
         scratch = tempfile.mkdtemp(prefix="ptclean-", dir=base and os.path.abspath(base))
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        self._scratch, self._kills = scratch, kernel_kills()
 
         comm_timeout = setting("comm-timeout")
         stack.enter_context(

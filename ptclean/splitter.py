@@ -7,6 +7,8 @@ this module speaks of chunks. A chunk's CASA tools live in the worker that took 
 step, and hold locks on its images, so its further steps go there. When a worker dies, Dask runs
 its task again elsewhere, and so is each further step of its chunks; the tools are then rebuilt
 from disk as they were after the chunk's last complete step (:func:`ptclean.chunk_imager.step`).
+Where workers die of it time and again, for want of memory as far as is known, fewer pieces are in
+flight from then on, before the run is given up.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from dask.utils import parse_timedelta
 from distributed import Client, Future, KilledWorker, as_completed, fire_and_forget
 from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
-from . import chunk_imager
+from . import chunk_imager, logs
+from .cluster import autopsy
 from .config import setting
+from .deaths import Death
 from .errors import ChunkError, TaskError
 from .records import Record
 from .waiting import Waiting
@@ -98,12 +102,14 @@ class CubeSplitter:
         *,
         step: Callable[..., Any] = chunk_imager.step,
         forget: Callable[..., None] = chunk_imager.forget,
-        needs_less: str = "use smaller chunks (chanchunks) or fewer workers (nworkers)",
+        needs_less: str = "use fewer workers (nworkers), or begin anew with smaller chunks "
+        "(chanchunks)",
         admit: Admit | None = None,
     ) -> None:
         self._client = client
         self._admit = admit
         self._nworkers = nworkers
+        self._at_once = nworkers
         self._on_outcome = on_outcome
         self._step = step
         self._forget = forget
@@ -117,6 +123,9 @@ class CubeSplitter:
         self._slots_renewed = 0.0
         self._stranded_since: float | None = None
         self._strandings: dict[Any, int] = {}
+        self._death: Death | None = None
+        #: Tasks that could run at once, when each was submitted.
+        self._company: dict[Any, int] = {}
 
     def run(self, steps: Iterable[Step]) -> dict[int, Any]:
         """Run steps of different chunks, and wait for all of them.
@@ -149,11 +158,12 @@ class CubeSplitter:
                 step, worker = running.pop(future)
                 if worker in self._slots:
                     self._idle[worker] = None
-                if self._is_stranded(future, step):
+                if self._is_stranded(future, step) or self._is_worth_another_try(future):
                     waiting.put(step, step.job.cost, self._home.get(step.job.index))
                     self._fill(waiting, running, completed, worker)
                     continue
                 outcome = self._outcome(future, step)
+                self._company.pop(future.key, None)
                 future.release()
                 index = step.job.index
                 results[index] = outcome.value
@@ -209,7 +219,7 @@ class CubeSplitter:
                 submit(argument)
             for future in completed:
                 argument = running.pop(future)
-                if self._is_stranded(future, function):
+                if self._is_stranded(future, function) or self._is_worth_another_try(future):
                     submit(argument)
                 else:
                     outcomes.append(future.result())
@@ -275,7 +285,8 @@ class CubeSplitter:
         """
         if not waiting:
             return
-        candidates = list(self._idle) if waiting.for_all or not freed else [freed]
+        others_may_take = waiting.for_all or self._at_once < self._nworkers or not freed
+        candidates = list(self._idle) if others_may_take else [freed]
         if not running or time.monotonic() - self._slots_renewed > _SLOTS_INTERVAL:
             self._renew_slots()
             waiting.homes(self._slots)
@@ -283,7 +294,7 @@ class CubeSplitter:
             self._idle = {name: None for name in self._slots if name not in busy}
             candidates = list(self._idle)
         for worker in candidates:
-            if worker in self._idle and len(running) < self._nworkers:
+            if worker in self._idle and len(running) < self._at_once:
                 step = waiting.take(worker)
                 if step is not None:
                     del self._idle[worker]
@@ -299,6 +310,8 @@ class CubeSplitter:
 
     def _submit(self, step: Step, address: str | None) -> Future:
         job = step.job
+        key = f"{step.name}-chunk-{job.index:05d}-{uuid4()}"
+        self._company[key] = self._at_once
         return self._client.submit(
             run,
             self._step,
@@ -306,7 +319,7 @@ class CubeSplitter:
             self._steps_done.get(job.index, 0),
             step.name,
             step.arguments,
-            key=f"{step.name}-chunk-{job.index:05d}-{uuid4()}",
+            key=key,
             workers=None if address is None else [address],
             # Dask goes elsewhere only if that worker is gone.
             allow_other_workers=address is not None,
@@ -335,6 +348,30 @@ class CubeSplitter:
         self._strandings[task] = self._strandings.get(task, 0) + 1
         return self._strandings[task] <= setting("allowed-failures")
 
+    def _is_worth_another_try(self, future: Future) -> bool:
+        """Tell whether a task of which workers died is to be submitted again, with fewer others.
+
+        Dask gives it up when as many workers have died of it as `allowed-failures` says, and one
+        more.
+        """
+        error = future.exception() if future.status == "error" else None
+        if not isinstance(error, KilledWorker):
+            return False
+        self._death = autopsy(error.last_worker)
+        company = self._company.pop(future.key, self._at_once)
+        if self._death.of_memory is False or company == 1:
+            return False
+        if company > self._at_once:
+            # It ran beside another one that has died meanwhile.
+            return True
+        self._at_once //= 2
+        logs.post(
+            f"{error.allowed_failures + 1} workers died of one task, last {self._death}. Memory is "
+            f"short, as it seems: from now on no more than {self._at_once} tasks run at once",
+            "WARN",
+        )
+        return True
+
     def _outcome(self, future: Future, step: Step) -> Outcome:
         try:
             outcome: Outcome = future.result()
@@ -343,12 +380,18 @@ class CubeSplitter:
                 str(step.job), step.name, str(error), "see that log for what CASA said before"
             ) from error
         except KilledWorker as error:
+            death = self._death or Death(str(error.last_worker.name))
+            if death.of_memory is False:
+                why, advice = "memory was not short", "see its log, and what it printed, beside"
+            else:
+                why, advice = "memory was short, as it seems", self._needs_less
+                if death.limit:
+                    advice += ", or give each worker more (memory_limit)"
             raise ChunkError(
                 str(step.job),
                 step.name,
-                f"the workers that ran it died, {error.last_worker.name} last; the system kills "
-                "processes when memory is short",
-                self._needs_less,
+                f"{error.allowed_failures + 1} workers died of it, last {death}; {why}",
+                advice,
             ) from error
         except _NO_WORKER as error:
             raise ChunkError(

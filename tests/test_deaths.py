@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Workers that die of a chunk time and again: what is tried, and what the error says.
+
+That nothing comes of a death now and then is in ``test_resume.py`` and ``test_run.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+
+from ptclean import DaskClusterManager
+from ptclean.chunks import Chunk
+from ptclean.deaths import Death, is_of_memory
+from ptclean.errors import ChunkError
+from ptclean.splitter import CubeSplitter, Step
+
+GIB = 2**30
+
+
+class Job:
+    """A chunk as far as the splitter knows it."""
+
+    def __init__(self, run: str, index: int) -> None:
+        self.run = run
+        self.index = index
+        self.cost = 1
+
+    def __str__(self) -> str:
+        return str(Chunk(self.index, 3 * self.index, 3 * self.index + 3, 0, 9))
+
+
+def greedy(job: Job, steps: int, name: str, arguments: dict[str, Any]) -> int:
+    """Take more memory than there is, unless nobody else is at work."""
+    at_work = Path(job.run)
+    mine = at_work / f"{job.index}-{os.getpid()}"
+    mine.touch()
+    time.sleep(1)
+    alone = all(not is_alive(int(p.name.split("-")[1])) for p in at_work.iterdir() if p != mine)
+    if name == "always" or not alone:
+        np.ones(GIB // 8).sum()
+        time.sleep(3)
+    mine.unlink()
+    return job.index
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def crashing(job: Job, steps: int, name: str, arguments: dict[str, Any]) -> None:
+    """Die of something else."""
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def forget(run: str, index: int | None = None) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskClusterManager]:
+    """Two workers that are killed as soon as they take 0.6 GiB."""
+    with (
+        dask.config.set({"ptclean.allowed-failures": 0}),
+        DaskClusterManager(2, "0.6GiB", log_directory=tmp_path_factory.mktemp("logs")) as manager,
+    ):
+        yield manager
+
+
+def splitter(cluster: DaskClusterManager, step: Callable[..., Any]) -> CubeSplitter:
+    return CubeSplitter(cluster.client, 2, lambda *done: None, step=step, forget=forget)
+
+
+def test_fewer_tasks_at_once_where_memory_is_short(
+    limited: DaskClusterManager, tmp_path: Path, log: Callable[[], str]
+) -> None:
+    at_work = tmp_path / "at work"
+    at_work.mkdir()
+    steps = [Step(Job(str(at_work), index), "now and then") for index in range(3)]
+    assert splitter(limited, greedy).run(steps) == {0: 0, 1: 1, 2: 2}
+    assert "no more than 1 tasks run at once" in log()
+
+
+def test_the_error_names_what_is_known(limited: DaskClusterManager, tmp_path: Path) -> None:
+    with pytest.raises(ChunkError) as error:
+        splitter(limited, greedy).run([Step(Job(str(tmp_path), 2), "always")])
+    text = str(error.value)
+    assert "chunk 2 (channels 6~8) failed at step 'always'" in text
+    assert any(f"last {name} (process" in text for name in limited.worker_logs)
+    assert "at a peak of" in text
+    assert "its limit being 614.40 MiB" in text
+    assert any(str(path) in text for path in limited.worker_logs.values())
+    assert "nworkers" in text
+    assert "memory_limit" in text
+
+
+def test_a_crash_is_not_taken_for_want_of_memory(
+    limited: DaskClusterManager, tmp_path: Path
+) -> None:
+    with pytest.raises(ChunkError, match="memory was not short"):
+        splitter(limited, crashing).run([Step(Job(str(tmp_path), 0), "minor")])
+
+
+@pytest.mark.parametrize(
+    ("peak", "over_limit", "limit", "kills", "expected"),
+    [
+        (9 * GIB, False, 10 * GIB, (0, 0), True),
+        (GIB, True, 10 * GIB, (0, 0), True),
+        (GIB, False, 10 * GIB, (0, 0), False),
+        (GIB, False, None, (0, 0), False),
+        (GIB, False, None, (0, 1), True),
+        (GIB, False, None, (None, None), None),
+        (None, False, 10 * GIB, (None, None), None),
+    ],
+)
+def test_of_memory(
+    peak: int | None,
+    over_limit: bool,
+    limit: int | None,
+    kills: tuple[int | None, int | None],
+    expected: bool | None,
+) -> None:
+    assert is_of_memory(peak, over_limit, limit, kills) is expected
+
+
+def test_what_is_not_known_is_not_said() -> None:
+    assert str(Death("worker-3", 17)) == "worker-3 (process 17)"
