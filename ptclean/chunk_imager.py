@@ -42,6 +42,7 @@ from .axis import select, selected_imager, shifted
 from .casa_io import open_table
 from .chunks import Chunk
 from .continuing import Beginning
+from .durable import sync_tree, write_bytes, write_json
 from .history import Entry, History, components, write_model
 from .records import ImagingRecords, Record
 from .weighting import set_bandwidth, tapers_with_bandwidth
@@ -231,8 +232,7 @@ class ChunkImager:
             if self._deconvolver is not None:
                 self._deconvolver.done()
             self._put_beam(beam)
-            with open(self._beam_file, "w") as f:
-                json.dump(beam, f)
+            write_json(self._beam_file, beam)
             records = self._begin_deconvolution()
             self._complete("set_beam")
         return records
@@ -265,6 +265,7 @@ class ChunkImager:
                 # Of the residual before the cycle; only this tool knows it.
                 noise = self._deconvolver.initminorcycle()["nsigmathreshold"]
                 record = {**record, "nsigmathreshold": noise}
+            sync_tree(f"{self.job.core()}.model")
             self._complete("minor")
         return record
 
@@ -294,8 +295,7 @@ class ChunkImager:
                 self._complete("major")
                 return record
             self._copy_residual()
-            with open(self._cycled, "w"):
-                pass
+            write_bytes(self._cycled, b"")
             self._deconvolver.setupmask()
             record = self._deconvolver.initminorcycle()
             self._complete("major")
@@ -371,6 +371,7 @@ class ChunkImager:
             if self.job.restores:
                 self._restore(beam, unscaled)
             self.close()
+            sync_tree(self.job.folder())
             self._complete("finish")
 
     def _restore(self, beam: Record | None, unscaled: int | None) -> None:
@@ -511,6 +512,7 @@ class ChunkImager:
         record = self._masking.minor(controls)
         if int(record["iterdone"]) > 0 or not os.path.isdir(model):
             self._masking.put_model(model)
+            sync_tree(model)
         self._history.add(self.steps, Entry("minor", {"controls": controls}))
         self._complete("minor")
         return record
@@ -582,6 +584,7 @@ class ChunkImager:
             shutil.copytree(model, f"{saved}.new")
         else:
             os.mkdir(f"{saved}.new")
+        sync_tree(f"{saved}.new")
         # A copy that is not complete never has the name of one that is.
         os.rename(f"{saved}.new", saved)
         for name in os.listdir(self.job.folder()):
@@ -833,6 +836,7 @@ class ChunkImager:
                 target,
                 start - chunk.gridded_start,
             )
+        sync_tree(target)
 
 
 _imagers: dict[tuple[str, int], ChunkImager] = {}

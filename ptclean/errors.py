@@ -176,6 +176,11 @@ class ChunkError(PtcleanError):
         self.reason = reason
         self.advice = advice
 
+    def add_advice(self, advice: str) -> None:
+        """Say more of what to do."""
+        self.advice = f"{self.advice}; {advice}"
+        self.args = (self.chunk, self.step, self.reason, self.advice)
+
     def __str__(self) -> str:
         return f"{self.chunk} failed at step {self.step!r}: {self.reason}\nNext: {self.advice}."
 
@@ -228,5 +233,40 @@ class ImageInUseError(PtcleanError):
     def __str__(self) -> str:
         return (
             f"{self.path} belongs to a run that goes on ({self.owner}). Wait for it, or give this "
-            "one another imagename; if that run is dead, remove the directory"
+            "one another imagename; if that run is dead, remove owner.json in that directory to "
+            "have its work gone on with, or the directory to start afresh"
+        )
+
+
+class LeftoverError(PtcleanError):
+    """There is work of another call under the same name, which has not come to its end.
+
+    Parameters
+    ----------
+    path : str
+        Its work directory.
+    since : str
+        When it was begun.
+    place : str
+        Where it would go on.
+    changes : sequence of str
+        In what this call differs from it, as clauses.
+    """
+
+    def __init__(self, path: str, since: str, place: str, changes: Sequence[str]) -> None:
+        super().__init__(path, since, place, changes)
+        self.path = path
+        self.since = since
+        self.place = place
+        self.changes = list(changes)
+
+    def __str__(self) -> str:
+        work = f"work of a call of {self.since}" if self.since else "work of an earlier call"
+        place = f", to go on from {self.place}" if self.place else ""
+        return (
+            f"{self.path} holds {work} that has not come to its end{place}, but it cannot be gone "
+            f"on with here: {'; '.join(self.changes)}. Undo that to have it finished, or give "
+            "another imagename. To give that work up and start afresh, remove the directory, or "
+            "set ptclean.resume in Dask's configuration to false (in the environment: "
+            "DASK_PTCLEAN__RESUME=false)"
         )

@@ -2,13 +2,15 @@
 """What the steps of a chunk were given, on disk: enough to go through them again.
 
 Only for chunks whose tools hold a state that cannot be read (:mod:`ptclean.automask`). Models are
-kept as their components, which are few.
+kept as their components, which are few. Each step is a file of numpy's arrays (``.npz``), the text
+of its arguments (:mod:`ptclean.encoding`) among them.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import os
-import pickle
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +19,14 @@ from numpy.typing import NDArray
 
 from . import images
 from .casa_io import open_image
+from .durable import write_bytes
+from .encoding import decode, encode
 from .records import Record
 
 #: Of each channel: positions of the components in the plane, raveled, and their values.
 Components = list[tuple[NDArray[np.int64], NDArray[np.float64]]]
+
+_SUFFIX = ".npz"
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,8 @@ class History:
     def add(self, step: int, entry: Entry) -> None:
         """Keep what the step of a number was given, in the place of what was kept before."""
         os.makedirs(self._folder, exist_ok=True)
-        path = os.path.join(self._folder, f"{step:06d}")
-        with open(f"{path}.new", "wb") as f:
-            pickle.dump(entry, f)
         # A file that is not complete never has the name of one that is.
-        os.replace(f"{path}.new", path)
+        write_bytes(os.path.join(self._folder, f"{step:06d}{_SUFFIX}"), _to_bytes(entry))
 
     def before(self, step: int) -> list[Entry]:
         """Return what was kept of the steps before a number, in order."""
@@ -67,10 +70,36 @@ class History:
             return []
         entries = []
         for name in sorted(os.listdir(self._folder)):
-            if name.isdigit() and int(name) < step:
+            number = name.removesuffix(_SUFFIX)
+            if name.endswith(_SUFFIX) and number.isdigit() and int(number) < step:
                 with open(os.path.join(self._folder, name), "rb") as f:
-                    entries.append(pickle.load(f))
+                    entries.append(_from_bytes(f.read()))
         return entries
+
+
+def _to_bytes(entry: Entry) -> bytes:
+    text = json.dumps(
+        {
+            "name": entry.name,
+            "arguments": encode(entry.arguments),
+            "channels": None if entry.model is None else len(entry.model),
+        }
+    )
+    arrays: dict[str, Any] = {"entry": np.frombuffer(text.encode(), dtype=np.uint8)}
+    for channel, (where, values) in enumerate(entry.model or ()):
+        arrays |= {f"where-{channel}": where, f"values-{channel}": values}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _from_bytes(content: bytes) -> Entry:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        told = json.loads(arrays["entry"].tobytes())
+        model = None
+        if told["channels"] is not None:
+            model = [(arrays[f"where-{i}"], arrays[f"values-{i}"]) for i in range(told["channels"])]
+    return Entry(told["name"], decode(told["arguments"]), model)
 
 
 def components(model: str) -> Components:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
+import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,9 +36,11 @@ from .control import (
     unchanged,
     with_noise_of,
 )
+from .journal import Journal
 from .planning import Plan
 from .products import Assembly, assemble, assemblies, assembly_of_model
 from .records import Record
+from .resumption import TakingOver, remove_former, take_over
 from .savemodel import ModelsToSave
 from .scope import AUTOMASK
 from .splitter import Admit, CubeSplitter, Step
@@ -55,7 +59,8 @@ class ParallelCubeImager:
         Its workers are prepared (:class:`ptclean.cluster.DaskClusterManager`).
     directory : str
         Work directory, absolute, seen by all workers under this path; the clean mask has been
-        resolved in it (:func:`ptclean.cleanmask.resolve`).
+        resolved in it (:func:`ptclean.cleanmask.resolve`). What an earlier imager of the same plan
+        has done in it is not done again (:mod:`ptclean.resumption`).
     admit : callable, optional
         As for :class:`ptclean.splitter.CubeSplitter`.
 
@@ -86,6 +91,11 @@ class ParallelCubeImager:
         self.skipped = 0
         self.models = ModelsToSave(plan.parameters)
         self._kept = 0
+        self._beam: beams.CommonBeam | None = None
+        self._directory = directory
+        self._journal = Journal(directory)
+        # A worker of an earlier driver may still write below the one that it was given.
+        attempt = tempfile.mkdtemp(prefix="attempt-", dir=directory)
         self._startmodel = startmodel_path(plan.parameters["startmodel"])
         self._first_model = os.path.join(directory, "start.model")
         existing_model = f"{plan.imagename}.model" if "model" in plan.existing else None
@@ -96,15 +106,16 @@ class ParallelCubeImager:
             makes_psf=bool(plan.parameters["calcpsf"]),
             makes_residual=bool(plan.parameters["calcres"]),
         )
+        run = uuid.uuid4().hex
         self.jobs = tuple(
             ChunkJob(
-                run=directory,
+                run=run,
                 chunk=chunk,
                 neighbours=tuple(neighbours(plan.chunks, chunk)),
                 records=self._records,
                 coordinates=plan.coordinates,
                 cube_channels=nchan,
-                directory=directory,
+                directory=attempt,
                 cleans=self._cleans,
                 restores=self._restores,
                 corrects=bool(plan.parameters["pbcor"]),
@@ -135,17 +146,24 @@ class ParallelCubeImager:
         ChunkError
             If a step of a chunk fails; the workers have then let go of the others.
         """
-        for standin in self._standins:
-            make_standin(standin, self.jobs[0].directory)
-        if self._startmodel:
-            self._put_startmodel()
+        if self._journal.knows("assembled"):
+            self.models.go_on(self._journal.fact("models to save"))
+            return self._journal.fact("summary"), self._journal.fact("assembled")
+        if self._journal.steps:
+            self._take_over()
+        else:
+            for standin in self._standins:
+                make_standin(standin, self._directory)
+            if self._startmodel:
+                self._put_startmodel()
+            self._journal.put("attempt", os.path.basename(self.jobs[0].directory))
         try:
             if self._cleans:
                 summary, finishing = self._clean()
             else:
                 summary, finishing = None, {}
                 self._begin(lastcycle=True)
-            if self._restores or self._automasks:
+            if self._finishes:
                 self._finish(finishing)
         except BaseException:
             self._splitter.forget(self.jobs[0], wait=False)
@@ -155,7 +173,40 @@ class ParallelCubeImager:
         made = assemblies(self.jobs, history)
         self._splitter.map(assemble, made.values())
         logs.post(f"Phase assembling: {len(made)} products, {time.monotonic() - started:.1f} s")
+        self._journal.put("summary", summary)
+        self._journal.put("models to save", self.models.state())
+        self._journal.put("assembled", made)
         return summary, made
+
+    def _take_over(self) -> None:
+        """Take over what an earlier driver has left of the chunks."""
+        journal, attempt = self._journal, self.jobs[0].directory
+        logs.post(f"What an earlier call has done is gone on with, from {journal.place()}")
+        former = os.path.join(self._directory, journal.fact("attempt"))
+        wanted = ["common beam"] * self._finishes + ["beams of blocks"] * self._automasks
+        keeps_psf = not all(map(journal.knows, wanted))
+        chunks = []
+        for job in self.jobs:
+            names = journal.steps_of(job.index)
+            if names:
+                folder = job.folder()
+                chunks.append(
+                    TakingOver(
+                        former=os.path.join(former, os.path.basename(folder)),
+                        now=folder,
+                        steps=len(names),
+                        finished=names[-1] == "finish",
+                        keeps_psf=keeps_psf,
+                    )
+                )
+        self._splitter.map(take_over, chunks)
+        journal.put("attempt", os.path.basename(attempt))
+        remove_former(self._directory, os.path.basename(attempt))
+
+    @property
+    def _finishes(self) -> bool:
+        """Whether chunks have a step after the last cycle."""
+        return self._restores or self._automasks
 
     def _put_startmodel(self) -> None:
         """Have CASA put tclean's `startmodel` on the grid of the whole cube."""
@@ -176,6 +227,10 @@ class ParallelCubeImager:
             renewed = self._phase("beams of blank planes", "set_beam", {"beam": beam}, lacking)
             for job, record in zip(lacking, renewed, strict=True):
                 records[job.chunk.index] = record
+        self._journal.remember("begun", lambda: True)
+        if self._finishes:
+            # While the PSFs are there: later drivers need not have them made for this.
+            self._beam = self._journal.remember("common beam", self._common_beam)
         return records
 
     def _clean(self) -> tuple[Record, Record]:
@@ -217,20 +272,26 @@ class ParallelCubeImager:
         """Keep a copy of the cube's model before it changes, if tclean has written it."""
         if not self.models.wants_copy:
             return
-        kept: dict[str, str] = {}
-        if all(os.path.isdir(f"{job.core()}.model") for job in self.jobs):
-            self._kept += 1
-            target = os.path.join(self.jobs[0].directory, f"kept-{self._kept}.model")
-            self._splitter.map(assemble, [assembly_of_model(self.jobs, target)])
-            kept["model"] = target
+        self._kept += 1
+        kept = self._journal.remember(f"kept model {self._kept}", self._copy_of_model)
         for former in self.models.keep(kept):
             for image in former.values():
-                shutil.rmtree(image)
+                # An earlier driver may have done it.
+                shutil.rmtree(image, ignore_errors=True)
+
+    def _copy_of_model(self) -> dict[str, str]:
+        """Assemble the cube's model as it is now; nothing if there is none."""
+        if not all(os.path.isdir(f"{job.core()}.model") for job in self.jobs):
+            return {}
+        target = os.path.join(self._directory, f"kept-{self._kept}.model")
+        shutil.rmtree(target, ignore_errors=True)
+        self._splitter.map(assemble, [assembly_of_model(self.jobs, target)])
+        return {"model": target}
 
     def _start_masks(self, begun: list[list[Record]]) -> list[list[Record]]:
         """Make the first masks; returns the chunks' initialization records."""
         sidelobe = max(record["maxpsfsidelobe"] for (record,) in begun)
-        beams_of_blocks = self._common_beams_of_blocks()
+        beams_of_blocks = self._journal.remember("beams of blocks", self._common_beams_of_blocks)
         steps = [
             Step(
                 job,
@@ -298,7 +359,7 @@ class ParallelCubeImager:
 
     def _finish(self, finishing: Record) -> None:
         """Restore all chunks, if wanted, with the common beam of the whole cube, if wanted."""
-        common = self._common_beam()
+        common = self._beam
         if common is None:
             self._phase("restoring", "finish", finishing)
             return
@@ -356,14 +417,24 @@ class ParallelCubeImager:
     def _steps(self, title: str, steps: Sequence[Step]) -> dict[int, Any]:
         """Run steps of different chunks; results by the chunk's index."""
         started = time.monotonic()
-        results = self._splitter.run(steps)
+        known = self._journal.take(steps)
+        missing = []
+        for step in steps:
+            if step.job.index in known:
+                self._splitter.skip(step)
+            else:
+                missing.append(step)
+        if not missing:
+            return known
+        results = known | self._splitter.run(missing)
         logs.post(
-            f"Phase {title}: {len(steps)} of {len(self.jobs)} chunks, "
+            f"Phase {title}: {len(missing)} of {len(self.jobs)} chunks, "
             f"{time.monotonic() - started:.1f} s"
         )
         return results
 
     def _note(self, step: Step, outcome: Outcome) -> None:
+        self._journal.add(step, outcome.value)
         if self._automasks:
             warnings = [line for line in outcome.warnings if not speaks_of_a_chunk(line.message)]
             outcome = replace(outcome, warnings=warnings)

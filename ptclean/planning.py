@@ -85,6 +85,8 @@ class Plan:
         What chunks read their data through, where that is not the measurement sets themselves.
     existing : tuple of str
         Extensions of the images of an earlier run, from which this one goes on.
+    resumes : str
+        Where a run that did not come to its end is gone on with; empty for a new one.
     """
 
     imagename: str
@@ -104,6 +106,7 @@ class Plan:
     mask: CleanMask | None = None
     warnings: tuple[str, ...] = ()
     existing: tuple[str, ...] = ()
+    resumes: str = ""
     parameters: dict[str, Any] = field(default_factory=dict, repr=False)
     records: ImagingRecords | None = field(default=None, repr=False)
     coordinates: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -133,6 +136,7 @@ class Plan:
         guards = f"{self.guard} guard channel{'s' * (self.guard != 1)} on either side"
         limit = "none" if self.memory_limit is None else f"{self.memory_limit / _GIB:.2f} GiB"
         return [
+            *([("resumes", self.resumes)] if self.resumes else []),
             ("cube", f"{nx} x {ny} pixels, {npol} Stokes, {nchan} channels"),
             (
                 "axis",

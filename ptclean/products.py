@@ -17,7 +17,9 @@ import casatools
 
 from . import images
 from .chunk_imager import IMAGER_PRODUCTS, ChunkJob
+from .durable import sync_directory, sync_tree
 from .images import WEIGHT_DENSITY
+from .interruption import held
 from .records import Record
 
 
@@ -135,6 +137,7 @@ def assemble(assembly: Assembly) -> None:
             earlier=assembly.earlier,
         )
     images.set_history(assembly.target, "ptclean", assembly.history)
+    sync_tree(assembly.target)
 
 
 def install(made: Mapping[str, Assembly], imagename: str) -> None:
@@ -153,6 +156,8 @@ def install(made: Mapping[str, Assembly], imagename: str) -> None:
 def install_images(made: Mapping[str, str], imagename: str) -> None:
     """Put images under their names, in the place of earlier ones.
 
+    May be called again if the process ended on the way: what is in its place stays there.
+
     Parameters
     ----------
     made : mapping of str
@@ -160,17 +165,22 @@ def install_images(made: Mapping[str, str], imagename: str) -> None:
     imagename : str
         Absolute prefix of the names.
     """
-    for product, image in made.items():
-        _replace(image, f"{imagename}.{product}")
+    with held():
+        for product, image in made.items():
+            _replace(image, f"{imagename}.{product}")
+        sync_directory(os.path.dirname(imagename))
+    for image in made.values():
+        shutil.rmtree(f"{image}.old", ignore_errors=True)
 
 
 def _replace(new: str, final: str) -> None:
-    """Move an image to its name; one that has that name is kept until then."""
-    old = f"{new}.old"
+    """Move an image to its name; one that has that name is kept until all are in place."""
+    if not os.path.lexists(new):
+        # A former driver has done it.
+        return
     if os.path.lexists(final):
-        os.rename(final, old)
+        os.rename(final, f"{new}.old")
     os.rename(new, final)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def history_lines(task: str, parameters: Mapping[str, Any]) -> list[str]:

@@ -25,11 +25,15 @@ from .continuum_plan import ContinuumPlan, make_continuum_plan
 from .continuum_scope import CONTINUUM
 from .description import load
 from .imager import ParallelCubeImager
+from .interruption import orderly_end
+from .journal import Journal
+from .manifest import make_manifest
 from .own_parameters import OWN_PARAMETERS, check_own_parameters
 from .parameters import imager_parameters, saving_records
 from .planning import Plan, make_plan
 from .products import history_lines, install, install_images
 from .records import Record
+from .resumption import find_leftover, keeps
 from .savemodel import (
     MODEL,
     NONE,
@@ -69,7 +73,7 @@ def plan(*args: Any, **kwargs: Any) -> Plan:
         As `ptclean` raises them, before it starts anything.
     """
     parameters = bind(_description, args, kwargs, function="plan")
-    return _make_plan(parameters)
+    return _planned(parameters)
 
 
 plan.__signature__ = signature(_description)  # type: ignore[attr-defined]
@@ -90,8 +94,7 @@ def run(parameters: dict[str, Any]) -> Record | None:
     """
     # tclean is called with the paths that the user gave, the engine with absolute ones.
     tclean = {k: v for k, v in parameters.items() if k not in OWN_PARAMETERS}
-    with one_imager:
-        made = _make_plan(parameters)
+    made = _planned(parameters)
     for line in str(made).splitlines():
         logs.post(line, "WARN" if line.startswith("warning") else "INFO")
     history = history_lines("ptclean", parameters)
@@ -99,7 +102,16 @@ def run(parameters: dict[str, Any]) -> Record | None:
         return _run_serially(tclean, made, history)
     if isinstance(made, ContinuumPlan):
         return _run_continuum(parameters, made, history)
-    return _run_parallel(parameters, made, history)
+    return _run_parallel(parameters, made, history, goes_on=bool(made.resumes))
+
+
+def _planned(parameters: dict[str, Any]) -> Plan:
+    """Make the plan of a call, or take that of the work that it goes on with."""
+    leftover = find_leftover(parameters)
+    if leftover:
+        return leftover.plan(parameters, _machine(parameters))
+    with one_imager:
+        return _make_plan(parameters)
 
 
 def _make_plan(parameters: dict[str, Any]) -> Plan:
@@ -120,10 +132,20 @@ def _run_serially(tclean: dict[str, Any], made: Plan, history: list[str]) -> Rec
     return result
 
 
-def _run_parallel(parameters: dict[str, Any], made: Plan, history: list[str]) -> Record:
-    with work_directory(made.imagename) as directory:
-        if made.mask and made.shape:
-            resolve(made.mask, made.shape, made.coordinates, directory, parameters["imagename"])
+def _run_parallel(
+    parameters: dict[str, Any], made: Plan, history: list[str], *, goes_on: bool
+) -> Record:
+    path = f"{made.imagename}.ptclean"
+    with (
+        orderly_end(),
+        work_directory(
+            made.imagename, goes_on=goes_on, keeps=lambda error: keeps(error, path)
+        ) as directory,
+    ):
+        if not goes_on:
+            make_manifest(made).write(directory)
+            if made.mask and made.shape:
+                resolve(made.mask, made.shape, made.coordinates, directory, parameters["imagename"])
         with cluster_for_run(
             made.nworkers, parameters["memory_limit"], made.casa_memory
         ) as cluster:
@@ -132,15 +154,17 @@ def _run_parallel(parameters: dict[str, Any], made: Plan, history: list[str]) ->
             summary, assembled = imager.run(history)
             install(assembled, made.imagename)
             _save_model(imager.models, made, cluster, directory, admit)
-    for product in set(images.image_products(made.imagename)) - set(assembled):
-        # tclean tells it to all images of that name, also to those that it left as they were.
-        images.set_history(f"{made.imagename}.{product}", "ptclean", history)
+        for product in set(images.image_products(made.imagename)) - set(assembled):
+            # tclean tells it to all images of that name, also to those that it left as they were.
+            images.set_history(f"{made.imagename}.{product}", "ptclean", history)
+        Journal(directory).put("installed", True)
     logs.post(f"{imager.skipped} major cycles of chunks without a change of model were left out")
     return _returned(summary, made)
 
 
 def _run_continuum(parameters: dict[str, Any], made: ContinuumPlan, history: list[str]) -> Record:
     with (
+        orderly_end(),
         work_directory(made.imagename) as directory,
         cluster_for_run(made.nworkers, parameters["memory_limit"], made.casa_memory) as cluster,
     ):

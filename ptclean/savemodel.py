@@ -99,6 +99,14 @@ class ModelsToSave:
             self._kept.append(model)
         return []
 
+    def state(self) -> Record:
+        """Return what `go_on` takes up, as plain data."""
+        return {"kept": [dict(model) for model in self._kept], "wants_copy": self.wants_copy}
+
+    def go_on(self, state: Record) -> None:
+        """Take up the state of an earlier driver."""
+        self._kept, self.wants_copy = state["kept"], state["wants_copy"]
+
     def all(self, final: Model) -> tuple[Model, ...]:
         """Return the models to write, in order, given the one at the end."""
         if self.wants_copy or self._predicts:

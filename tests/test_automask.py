@@ -6,17 +6,16 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from casatasks import tclean
 
 from compare_images import list_products
+from killing import killed_workers
 from ptclean import DaskClusterManager, plan, ptclean
 from ptclean.automask import full_blocks, speaks_of_a_chunk, without_stand_in
 from ptclean.history import Entry, History
@@ -201,33 +200,16 @@ def test_killed_workers_change_nothing(
 ) -> None:
     """What only a deconvolver knew is found again by going through the cycles."""
     choose = random.Random(1)
-    killed: list[int] = []
-    over = threading.Event()
-
-    def kill_now_and_then() -> None:
-        # Not before the first masks, which are the beginning of what has to be found again.
-        while not over.wait(0.05) and not list(tmp_path.glob("ptclean.ptclean/chunk-*/history")):
-            pass
-        # One at a time: the first is replaced before the second dies.
-        while not over.wait(8.0 if killed else choose.uniform(1.0, 2.0)) and len(killed) < 2:
-            workers = [
-                process
-                for process in psutil.Process().children(recursive=True)
-                if any("spawn_main" in word for word in process.cmdline())
-            ]
-            if workers:
-                victim = choose.choice(workers)
-                victim.kill()
-                killed.append(victim.pid)
-
     imagename, expected = reference("negative")
-    thread = threading.Thread(target=kill_now_and_then)
-    thread.start()
-    try:
+    with killed_workers(
+        # Not before the first masks, which are the beginning of what has to be found again.
+        lambda: list(tmp_path.glob("ptclean.ptclean/attempt-*/chunk-*/history")),
+        lambda workers: choose.sample(workers, min(1, len(workers))),
+        # One at a time: the first is replaced before the second dies.
+        lambda number: 8.0 if number else choose.uniform(1.0, 2.0),
+        most=2,
+    ) as killed:
         found = image_in_chunks(ms, tmp_path, 2, **(CUBE | CASES["negative"]))
-    finally:
-        over.set()
-        thread.join()
     assert killed, "the run was over before a worker was killed"
     assert_same_images(imagename, tmp_path / "ptclean")
     assert_same_return(expected, found)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from casatasks import tclean
 from casatools import image, table
 
 from compare_images import compare_image_sets
+from killing import killed_workers
 from ptclean import DaskClusterManager, plan, ptclean
 from ptclean.continuum_plan import make_continuum_plan
 from ptclean.continuum_scope import reason_for_serial
@@ -285,26 +285,16 @@ def test_in_one_part_taylor_terms_are_tcleans(
     assert_same_return(expected, found)
 
 
-def kill_worker(folder: Path, has_whole: bool, over: threading.Event, killed: list[int]) -> None:
-    """Kill one of two workers after the first residual: the one that deconvolves, or the other."""
-    while not over.wait(0.02) and not list(folder.glob("attempt-*/whole/whole.residual")):
-        pass
-    while not over.wait(0.02):
-        workers = [
-            process
-            for process in psutil.Process().children(recursive=True)
-            if any("spawn_main" in word for word in process.cmdline())
-        ]
-        with_whole = [
-            process
-            for process in workers
-            if any("/whole/" in file.path for file in process.open_files())
-        ]
-        if len(workers) == 2 and len(with_whole) == 1:
-            (victim,) = [process for process in workers if (process in with_whole) == has_whole]
-            victim.kill()
-            killed.append(victim.pid)
-            return
+def victim(workers: list[psutil.Process], has_whole: bool) -> list[psutil.Process]:
+    """Choose the one of two workers that deconvolves, or the other."""
+    with_whole = [
+        process
+        for process in workers
+        if any("/whole/" in file.path for file in process.open_files())
+    ]
+    if len(workers) != 2 or len(with_whole) != 1:
+        return []
+    return [process for process in workers if (process in with_whole) == has_whole]
 
 
 @pytest.fixture(scope="module")
@@ -332,16 +322,13 @@ def test_killed_worker_changes_nothing(
     tmp_path: Path,
     log: Callable[[], str],
 ) -> None:
-    killed: list[int] = []
-    over = threading.Event()
-    arguments = (tmp_path / "image.ptclean", has_whole, over, killed)
-    thread = threading.Thread(target=kill_worker, args=arguments)
-    thread.start()
-    try:
+    with killed_workers(
+        lambda: list(tmp_path.glob("image.ptclean/attempt-*/whole/whole.residual")),
+        lambda workers: victim(workers, has_whole),
+        lambda number: 0.02,
+        most=1,
+    ) as killed:
         found = ptclean(wide_ms, imagename=str(tmp_path / "image"), nworkers=2, **MFS)
-    finally:
-        over.set()
-        thread.join()
     assert killed, "the run was over before a worker was killed"
     assert ("it is begun anew" in log()) == has_whole
     path, expected = with_one_worker

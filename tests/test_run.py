@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from casatools import image, table
 from distributed import Client
 
 from compare_images import compare_image_sets
+from killing import killed_workers
 from ptclean import DaskClusterManager, ptclean
 from ptclean.chunk_imager import ChunkImager, ChunkJob
 from ptclean.chunks import Chunk
@@ -151,29 +151,13 @@ def test_killed_workers_change_nothing(
     were meant for.
     """
     choose = random.Random(5921)
-    killed: list[int] = []
-    over = threading.Event()
-
-    def kill_now_and_then() -> None:
-        while not over.wait(0.05) and not list(tmp_path.glob("cube.ptclean/chunk-*")):
-            pass
-        while not over.wait(choose.uniform(0.8, 1.4)) and len(killed) < 3:
-            workers = [
-                process
-                for process in psutil.Process().children(recursive=True)
-                if any("spawn_main" in word for word in process.cmdline())
-            ]
-            for victim in choose.sample(workers, min(at_once, len(workers))):
-                victim.kill()
-                killed.append(victim.pid)
-
-    thread = threading.Thread(target=kill_now_and_then)
-    thread.start()
-    try:
+    with killed_workers(
+        lambda: list(tmp_path.glob("cube.ptclean/attempt-*/chunk-*")),
+        lambda workers: choose.sample(workers, min(at_once, len(workers))),
+        lambda number: choose.uniform(0.8, 1.4),
+        most=3,
+    ) as killed:
         ptclean(line_ms, imagename=str(tmp_path / "cube"), nworkers=2, chanchunks=1, **CUBE)
-    finally:
-        over.set()
-        thread.join()
     assert killed, "the run was over before a worker was killed"
     assert_same_images(reference, tmp_path / "cube")
 

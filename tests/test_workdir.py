@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ptclean.errors import ImageInUseError, ParameterError
-from ptclean.workdir import work_directory
+from ptclean.workdir import refuse_if_in_use, work_directory
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,6 +54,7 @@ def test_it_stands_beside_the_images_and_says_whose_it_is(imagename):
         assert path == f"{imagename}.ptclean"
         owner = json.loads((Path(path) / "owner.json").read_text())
     assert owner.pop("since")
+    assert owner.pop("started")
     assert owner == {
         "user": getpass.getuser(),
         "host": socket.gethostname(),
@@ -184,3 +185,62 @@ def test_runs_of_other_names_do_not_meet(tmp_path):
     with work_directory(str(tmp_path / "a")) as one, work_directory(str(tmp_path / "a.b")) as two:
         assert one != two
         assert kept(tmp_path) == ["a.b.ptclean", "a.ptclean"]
+
+
+def test_work_that_is_kept_is_taken_over(imagename):
+    def fail(**arguments):
+        with work_directory(imagename, keeps=lambda error: True, **arguments) as path:
+            Path(path, "manifest.json").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert kept(f"{imagename}.ptclean") == ["manifest.json"]
+    refuse_if_in_use(imagename)
+    with pytest.raises(KeyboardInterrupt):
+        fail(goes_on=True)
+    with work_directory(imagename, goes_on=True) as path:
+        assert kept(path) == ["manifest.json", "owner.json"]
+        with pytest.raises(ImageInUseError, match=f"process {os.getpid()}"):
+            refuse_if_in_use(imagename)
+    assert kept(os.path.dirname(imagename)) == []
+
+
+def test_of_many_that_go_on_at_once_one_does(imagename):
+    Path(f"{imagename}.ptclean").mkdir(parents=True)
+    Path(f"{imagename}.ptclean/manifest.json").touch()
+    together, outcomes = threading.Barrier(8), []
+
+    def enter():
+        together.wait()
+        try:
+            with work_directory(imagename, goes_on=True) as path:
+                outcomes.append(path)
+                together.wait()
+        except ImageInUseError as error:
+            outcomes.append(type(error))
+            together.wait()
+
+    threads = [threading.Thread(target=enter) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes, key=str) == [f"{imagename}.ptclean", *[ImageInUseError] * 7]
+
+
+def test_a_number_that_was_given_again_is_not_its_process(imagename):
+    path = Path(f"{imagename}.ptclean")
+    with work_directory(imagename):
+        owner = json.loads((path / "owner.json").read_text())
+    path.mkdir()
+    (path / "owner.json").write_text(json.dumps(owner | {"started": "boot-1"}))
+    with work_directory(imagename):
+        assert kept(path) == ["owner.json"]
+
+
+def test_what_was_being_removed_goes_with_the_next_run(imagename):
+    left = Path(f"{imagename}.ptclean.removed-abc")
+    left.mkdir(parents=True)
+    with work_directory(imagename):
+        assert not left.exists()
