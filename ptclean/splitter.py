@@ -351,7 +351,8 @@ class CubeSplitter:
         if not self._workers():
             return True
         self._strandings[task] = self._strandings.get(task, 0) + 1
-        return self._strandings[task] <= setting("allowed-failures")
+        # Workers may just have been slow to come.
+        return self._strandings[task] <= max(1, setting("allowed-failures"))
 
     def _is_worth_another_try(self, future: Future) -> bool:
         """Tell whether a task of which workers died is to be submitted again, with fewer others.
