@@ -46,6 +46,7 @@ setup(
     install_requires=[
         "casatasks",
         "casatools",
+        "cryptography",
         "dask",
         "distributed",
         "numpy",

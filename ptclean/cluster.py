@@ -56,6 +56,7 @@ from .admission import BELOW_PAUSE
 from .config import setting
 from .deaths import Death, is_of_memory, kernel_kills, memory_file, read_memory
 from .errors import WorkerStartError
+from .security import make_security, worker_security_config
 from .sizing import Machine
 from .worker import WorkerReport, WorkerSetup, free_memory, process_token, report
 from .worker_spec import (
@@ -404,9 +405,12 @@ class DaskClusterManager:
                     "distributed.scheduler.allowed-failures": setting("allowed-failures"),
                     # The nanny of a killed worker must have the time to start it anew.
                     "distributed.deploy.lost-worker-timeout": self._start_timeout,
+                    # Its pages tell every user of the machine what runs.
+                    "distributed.scheduler.http.routes": [],
                 }
             )
         )
+        security = make_security()
         environ = worker_environment(
             os.environ,
             sys_path=sys.path,
@@ -421,6 +425,7 @@ class DaskClusterManager:
                 environ=environ,
                 limited=self._limit is not None,
                 comm_timeout=comm_timeout,
+                security=worker_security_config(security),
             ),
             memory_limit=self._limit,
             scratch=scratch,
@@ -434,12 +439,14 @@ class DaskClusterManager:
                 "options": {
                     "host": "127.0.0.1",
                     "port": 0,
+                    "security": security,
                     "dashboard": False,
                     # The scheduler has an HTTP server in any case.
                     "dashboard_address": "127.0.0.1:0",
                 },
             },
             worker={"cls": _WorkerProcess, "options": {"launcher": launcher}},
+            security=security,
             silence_logs=logging.ERROR,
             name="ptclean",
         )

@@ -296,6 +296,7 @@ def worker_config(
     environ: Mapping[str, str],
     limited: bool,
     comm_timeout: str,
+    security: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return Dask's configuration for a worker.
 
@@ -309,6 +310,9 @@ def worker_config(
         Whether there is a memory limit, to be enforced by killing the worker.
     comm_timeout : str
         How long processes wait for each other's answers.
+    security : mapping, optional
+        What proves that the worker belongs to its cluster, see
+        :func:`ptclean.security.worker_security_config`.
 
     Returns
     -------
@@ -331,6 +335,7 @@ def worker_config(
         "distributed": {
             "worker": {
                 "memory": {"target": False, "spill": False, "pause": False},
+                "http": {"routes": []},
                 # Sampling the call stack says nothing about what CASA does in C++.
                 "profile": {"enabled": False},
                 "lifetime": {"duration": None},
@@ -340,7 +345,10 @@ def worker_config(
                 "pre-spawn-environ": {name: environ[name] for name in preset},
             },
             "scheduler": {"worker-ttl": None},
-            "comm": {"timeouts": {"connect": comm_timeout, "tcp": comm_timeout}},
+            "comm": {
+                "timeouts": {"connect": comm_timeout, "tcp": comm_timeout},
+                **(security or {}),
+            },
             "admin": {
                 # CASA holds the interpreter lock for minutes; that is no news.
                 "tick": {"limit": "24h"},
