@@ -42,6 +42,7 @@ from .axis import select, selected_imager, shifted
 from .casa_io import open_table
 from .chunks import Chunk
 from .continuing import Beginning
+from .disk import require_room
 from .durable import sync_tree, write_bytes, write_json
 from .history import Entry, History, components, write_model
 from .records import ImagingRecords, Record
@@ -859,7 +860,13 @@ def step(job: ChunkJob, steps: int, name: str, arguments: Record) -> Any:
     -------
     list or dict or None
         What the method returns.
+
+    Raises
+    ------
+    OSError
+        If the disk is full before or after it.
     """
+    require_room(job.directory)
     key = (job.run, job.chunk.index)
     imager = _imagers.get(key)
     if imager is None or imager.steps != steps:
@@ -870,6 +877,7 @@ def step(job: ChunkJob, steps: int, name: str, arguments: Record) -> Any:
     _imagers[key] = imager
     try:
         result = getattr(imager, name)(**arguments)
+        require_room(job.directory)
     except BaseException:
         forget(*key)
         raise

@@ -23,9 +23,10 @@ from .memory import ImageSize, worker_memory
 from .own_parameters import OWN_PARAMETERS
 from .parameters import absolute_paths, check_deconvolution, imaging_records
 from .partition import Part, choose_parts, cut_rows, has_simultaneous_fields, have_all_times
-from .planning import Plan, reason_in_access
+from .planning import Plan, available_space, outputs, reason_in_access
 from .records import Record
 from .sizing import USABLE_OF_LIMIT, Machine, tclean_seconds
+from .space import continuum_space
 
 _GIB = 2**30
 
@@ -180,6 +181,8 @@ def make_continuum_plan(
         memory_limit=machine.limit,
         casa_memory=memory.casa_budget(size, 1),
         warnings=(*warnings, *_cautions(tclean)),
+        space=continuum_space(size, len(parts), terms, outputs(tclean)),
+        free_space=available_space(imagename),
         parameters=tclean,
         records=records,
         coordinates=axes.coordinates,

@@ -270,3 +270,52 @@ class LeftoverError(PtcleanError):
             "set ptclean.resume in Dask's configuration to false (in the environment: "
             "DASK_PTCLEAN__RESUME=false)"
         )
+
+
+class DiskError(PtcleanError):
+    """A file system does not hold what a run writes, or does not let it write.
+
+    Parameters
+    ----------
+    reason : str
+        What is wrong, where, with figures.
+    advice : str
+        What the user can do about it.
+    failure : str, default ''
+        What failed because of it.
+    """
+
+    def __init__(self, reason: str, advice: str, failure: str = "") -> None:
+        super().__init__(reason, advice, failure)
+        self.reason = reason
+        self.advice = advice
+        self.failure = failure
+
+    def __str__(self) -> str:
+        text = f"{self.reason}.\nNext: {self.advice}."
+        if self.failure:
+            text += f"\nWhat failed because of it: {self.failure}"
+        return text
+
+
+class DataChangedError(PtcleanError):
+    """Measurement sets were changed while they were being imaged.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Files that were changed, made or removed.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        super().__init__(paths)
+        self.paths = paths
+
+    def __str__(self) -> str:
+        more = f" and {len(self.paths) - 1} more files" if len(self.paths) > 1 else ""
+        return (
+            f"vis: the data were changed during the run ({self.paths[0]}{more}), so that the "
+            "images would be of neither the old nor the new data; they are not kept, and images "
+            "of that name are as they were before.\nNext: call again when nothing else writes to "
+            "the data."
+        )

@@ -19,7 +19,7 @@ from . import __version__
 from .durable import write_json
 from .encoding import decode, encode
 from .errors import PtcleanError
-from .fingerprint import fingerprints
+from .fingerprint import digests
 from .planning import Plan
 
 #: Changes whenever a work directory of before cannot be gone on with.
@@ -96,7 +96,7 @@ class Manifest:
             if version != self.versions.get(program):
                 found.append(f"{program} is {version}, and was {self.versions.get(program)}")
         if with_inputs:
-            for path, now in fingerprints(self.inputs).items():
+            for path, now in digests(self.inputs).items():
                 if now != self.inputs[path]:
                     found.append(f"{path} {'has changed' if now else 'is gone'}")
         return found
@@ -108,7 +108,7 @@ def make_manifest(plan: Plan) -> Manifest:
         since=time.strftime("%Y-%m-%d %H:%M:%S"),
         versions=versions(),
         parameters=plan.parameters,
-        inputs=fingerprints(_inputs(plan)),
+        inputs=digests(_inputs(plan)),
         plan=plan,
     )
 

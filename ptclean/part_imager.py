@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from casatools import synthesisimager
 
 from .axis import select_and_define
+from .disk import require_room
 from .partition import Part
 from .records import ImagingRecords, Record
 
@@ -264,7 +265,13 @@ def run_step(
     -------
     Any
         What the method returns.
+
+    Raises
+    ------
+    OSError
+        If the disk is full before or after it.
     """
+    require_room(os.path.dirname(job.run))
     key = (job.run, job.index)
     worked = _at_work.get(key)
     if worked is None or worked.steps != steps:
@@ -274,10 +281,12 @@ def run_step(
             worked.recover(steps, name)
     _at_work[key] = worked
     try:
-        return getattr(worked, name)(**arguments)
+        result = getattr(worked, name)(**arguments)
+        require_room(os.path.dirname(job.run))
     except BaseException:
         forget(*key)
         raise
+    return result
 
 
 def forget(run: str, index: int | None = None) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from . import images, memory
+from . import disk, images, memory
 from .axis import (
     CubeAxes,
     SelectedData,
@@ -38,10 +38,14 @@ from .records import ImagingRecords
 from .resampling import SpectralSampling, even_start, unlike, wants_one_above
 from .scope import AUTOMASK, is_moving, reason_for_serial
 from .sizing import USABLE_OF_LIMIT, Machine, Sizing, size_run, tclean_seconds
+from .space import Outputs, cube_space
 from .standin import StandIn
 from .weighting import weighs_each_channel
 
 _GIB = 2**30
+
+#: Bytes of an imaging weight.
+_WEIGHT = 4
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,9 @@ class Plan:
         What chunks read their data through, where that is not the measurement sets themselves.
     existing : tuple of str
         Extensions of the images of an earlier run, from which this one goes on.
+    space, free_space : int
+        Bytes that the run takes on the file system of its images until it is over, and those that
+        are free there.
     resumes : str
         Where a run that did not come to its end is gone on with; empty for a new one.
     """
@@ -106,6 +113,8 @@ class Plan:
     mask: CleanMask | None = None
     warnings: tuple[str, ...] = ()
     existing: tuple[str, ...] = ()
+    space: int = 0
+    free_space: int = 0
     resumes: str = ""
     parameters: dict[str, Any] = field(default_factory=dict, repr=False)
     records: ImagingRecords | None = field(default=None, repr=False)
@@ -125,6 +134,13 @@ class Plan:
             rows.append(("engine", f"tclean, serially: {self.serial}"))
         else:
             rows += self._table()
+            rows.append(
+                (
+                    "space",
+                    f"{self.space / _GIB:.3g} GiB until the run is over; "
+                    f"{self.free_space / _GIB:.3g} GiB are free",
+                )
+            )
         rows += [("warning", warning) for warning in self.warnings]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
@@ -273,6 +289,14 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
             *_differences(tclean, sampling),
         ),
         existing=existing,
+        space=cube_space(
+            size,
+            sizing.chunks,
+            outputs(tclean, mask.channels if mask else 0),
+            weight_bytes_a_channel=_weight_bytes(data, axes, records),
+            start_models=starts_from_image(tclean["startmodel"]),
+        ),
+        free_space=available_space(imagename),
         parameters=tclean,
         records=records,
         coordinates=axes.coordinates,
@@ -318,6 +342,36 @@ def reason_in_access(tclean: dict[str, Any]) -> str | None:
         if not os.access(os.path.join(each, "table.dat"), os.W_OK):
             return f"savemodel={tclean['savemodel']!r}, and {each} cannot be written to"
     return None
+
+
+def outputs(tclean: Mapping[str, Any], mask_channels: int = 0) -> Outputs:
+    """Say what a call makes, for the estimate of disk space."""
+    cleans = tclean["niter"] > 0
+    return Outputs(
+        cleans=cleans,
+        restores=bool(tclean["restoration"]),
+        corrects=bool(tclean["pbcor"]),
+        automasks=cleans and tclean["usemask"] == AUTOMASK,
+        mask_channels=mask_channels,
+    )
+
+
+def available_space(imagename: str) -> int:
+    """Bytes that are free for a run, with those that the work of a former one takes."""
+    return disk.free_bytes(imagename) + disk.used_bytes(f"{imagename}.ptclean")
+
+
+def _weight_bytes(data: SelectedData, axes: CubeAxes, records: ImagingRecords) -> int:
+    """Bytes of the weights that CASA tabulates for each image channel and chunk.
+
+    One number for each row and data channel
+    (``BriggsCubeWeightor::makeScratchImagingWeightTable``).
+    """
+    if records.weighting["type"] in ("natural", "radial"):
+        return 0
+    narrowest = min(data.widths) if data.widths else abs(axes.width)
+    channels = min(data.channels, max(1.0, abs(axes.width) / narrowest))
+    return round(_WEIGHT * data.rows * channels)
 
 
 def _automasks(tclean: dict[str, Any]) -> bool:

@@ -17,6 +17,7 @@ import casatools
 
 from . import images
 from .chunk_imager import IMAGER_PRODUCTS, ChunkJob
+from .disk import require_room
 from .durable import sync_directory, sync_tree
 from .images import WEIGHT_DENSITY
 from .interruption import held
@@ -123,7 +124,15 @@ def _known_of_model(job: ChunkJob) -> Record:
 
 
 def assemble(assembly: Assembly) -> None:
-    """Assemble one product."""
+    """Assemble one product.
+
+    Raises
+    ------
+    OSError
+        If the disk is full after it.
+    """
+    # Of a worker that died at it.
+    shutil.rmtree(assembly.target, ignore_errors=True)
     if assembly.copied:
         shutil.copytree(assembly.parts[0], assembly.target)
     else:
@@ -137,6 +146,7 @@ def assemble(assembly: Assembly) -> None:
             earlier=assembly.earlier,
         )
     images.set_history(assembly.target, "ptclean", assembly.history)
+    require_room(os.path.dirname(assembly.target))
     sync_tree(assembly.target)
 
 

@@ -24,13 +24,13 @@ from dataclasses import dataclass, replace
 from . import logs
 from .config import setting
 from .durable import sync_directory
-from .errors import ChunkError, LeftoverError, PtcleanError, TaskError
+from .errors import ChunkError, DataChangedError, LeftoverError, PtcleanError, TaskError
 from .journal import Journal, JournalError
 from .manifest import Manifest, ManifestError, read_manifest
 from .memory import USABLE, workers_that_fit
 from .own_parameters import OWN_PARAMETERS
 from .parameters import Parameters, absolute_paths
-from .planning import Plan
+from .planning import Plan, available_space
 from .sizing import USABLE_OF_LIMIT, Machine
 from .workdir import refuse_if_in_use
 
@@ -146,7 +146,10 @@ def plan_on(plan: Plan, own: Parameters, machine: Machine) -> Plan:
         usable = min(usable, wanted * per_worker)
     fitting = workers_that_fit(wanted, plan.worker_memory, int(usable))
     return replace(
-        plan, nworkers=max(1, min(fitting, len(plan.chunks))), memory_limit=machine.limit
+        plan,
+        nworkers=max(1, min(fitting, len(plan.chunks))),
+        memory_limit=machine.limit,
+        free_space=available_space(plan.imagename),
     )
 
 
@@ -167,7 +170,7 @@ def keeps(error: BaseException, directory: str) -> bool:
         journal = Journal(directory)
     except JournalError:
         return False
-    if not journal.steps or journal.knows("installed"):
+    if not journal.steps or journal.knows("installed") or isinstance(error, DataChangedError):
         return False
     if _is_of_the_input(error) and not journal.knows("begun"):
         return False

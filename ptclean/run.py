@@ -19,11 +19,13 @@ from .apart import Surroundings
 from .axis import casa_memory, one_imager
 from .cleanmask import resolve
 from .cluster import DaskClusterManager, casa_config, cluster_for_run, machine_at_hand
-from .config import check_settings
+from .config import check_settings, setting
 from .continuum import ContinuumImager
 from .continuum_plan import ContinuumPlan, make_continuum_plan
 from .continuum_scope import CONTINUUM
 from .description import load
+from .disk import failures_explained, require_space, require_writable
+from .fingerprint import unchanged_data
 from .imager import ParallelCubeImager
 from .interruption import orderly_end
 from .journal import Journal
@@ -100,6 +102,9 @@ def run(parameters: dict[str, Any]) -> Record | None:
     history = history_lines("ptclean", parameters)
     if made.serial:
         return _run_serially(tclean, made, history)
+    require_writable(made.imagename)
+    if setting("check-space"):
+        require_space(made.imagename, made.space, made.free_space)
     if isinstance(made, ContinuumPlan):
         return _run_continuum(parameters, made, history)
     return _run_parallel(parameters, made, history, goes_on=bool(made.resumes))
@@ -141,6 +146,7 @@ def _run_parallel(
         work_directory(
             made.imagename, goes_on=goes_on, keeps=lambda error: keeps(error, path)
         ) as directory,
+        failures_explained(directory),
     ):
         if not goes_on:
             make_manifest(made).write(directory)
@@ -151,7 +157,8 @@ def _run_parallel(
         ) as cluster:
             admit = _admission(cluster, made, directory)
             imager = ParallelCubeImager(made, cluster.client, directory, admit)
-            summary, assembled = imager.run(history)
+            with unchanged_data(_data(made)):
+                summary, assembled = imager.run(history)
             install(assembled, made.imagename)
             _save_model(imager.models, made, cluster, directory, admit)
         for product in set(images.image_products(made.imagename)) - set(assembled):
@@ -166,23 +173,29 @@ def _run_continuum(parameters: dict[str, Any], made: ContinuumPlan, history: lis
     with (
         orderly_end(),
         work_directory(made.imagename) as directory,
+        failures_explained(directory),
         cluster_for_run(made.nworkers, parameters["memory_limit"], made.casa_memory) as cluster,
     ):
         admit = _admission(cluster, made, directory)
         imager = ContinuumImager(made, cluster.client, directory, admit)
-        summary, products = imager.run(history)
+        with unchanged_data(_data(made)):
+            summary, products = imager.run(history)
         install_images(products, made.imagename)
         _save_model(imager.models, made, cluster, directory, admit)
     return _returned(summary, made)
+
+
+def _data(made: Plan) -> list[str]:
+    """Paths of the measurement sets."""
+    vis = made.parameters["vis"]
+    return [vis] if isinstance(vis, str) else list(vis)
 
 
 def _admission(cluster: DaskClusterManager, made: Plan, directory: str) -> Admit | None:
     """Examine the workers, unless they are our own."""
     if cluster.owned:
         return None
-    vis = made.parameters["vis"]
-    data = [vis] if isinstance(vis, str) else list(vis)
-    admission = Admission(cluster.client, needs_of(data, directory, made.worker_memory))
+    admission = Admission(cluster.client, needs_of(_data(made), directory, made.worker_memory))
     admission.examine_all()
     return admission.admit
 

@@ -20,7 +20,7 @@ from ptclean.chunks import Chunk
 from ptclean.durable import sync_tree, write_bytes, write_json
 from ptclean.encoding import decode, digest, encode
 from ptclean.errors import ChunkError, TaskError
-from ptclean.fingerprint import fingerprints
+from ptclean.fingerprint import digests
 from ptclean.history import Entry, History
 from ptclean.journal import Journal, JournalError
 from ptclean.resumption import TakingOver, keeps, remove_former, take_over
@@ -163,7 +163,7 @@ def test_a_damaged_line_is_told(tmp_path: Path) -> None:
         Journal(str(tmp_path))
 
 
-def test_fingerprints(tmp_path: Path) -> None:
+def test_digests(tmp_path: Path) -> None:
     ms = tmp_path / "line.ms"
     for name in ("table.dat", "table.lock", "FIELD/table.dat", "HISTORY/table.dat"):
         (ms / name).parent.mkdir(parents=True, exist_ok=True)
@@ -171,12 +171,12 @@ def test_fingerprints(tmp_path: Path) -> None:
     region = tmp_path / "region.crtf"
     region.write_text("circle")
     paths = [str(ms), str(region), str(tmp_path / "none")]
-    before = fingerprints(paths)
+    before = digests(paths)
     assert [bool(each) for each in before.values()] == [True, True, False]
     # Tables are locked, and get a history, without a change of their data.
     (ms / "table.lock").write_text("locked")
     (ms / "HISTORY/table.dat").write_text("another line")
-    assert fingerprints(paths) == before
+    assert digests(paths) == before
     changes: list[Callable[[], Any]] = [
         lambda: os.utime(ms / "FIELD/table.dat", ns=(1, 1)),
         lambda: (ms / "table.f1").touch(),
@@ -185,7 +185,7 @@ def test_fingerprints(tmp_path: Path) -> None:
     ]
     for change in changes:
         change()
-        after = fingerprints(paths)
+        after = digests(paths)
         assert sum(before[path] != after[path] for path in paths) == 1
         before = after
 
