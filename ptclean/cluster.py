@@ -56,6 +56,7 @@ from .admission import BELOW_PAUSE
 from .config import setting
 from .deaths import Death, is_of_memory, kernel_kills, memory_file, read_memory
 from .errors import WorkerStartError
+from .patience import SCHEDULER_SETTINGS, impatient_scheduler
 from .security import make_security, worker_security_config
 from .sizing import Machine
 from .worker import WorkerReport, WorkerSetup, free_memory, process_token, report
@@ -521,12 +522,22 @@ class DaskClusterManager:
             stack.callback(_unregister, self.client, name)
         reports = _reports(self.client)
         self.worker_logs = {each.name: Path(each.log_path) for each in reports}
-        for problem in _problems(reports):
+        for problem in [*_problems(reports), *self._problems_of_scheduler()]:
             logs.post(problem, "WARN")
         logs.post(
             f"Using {len(reports)} Dask workers ({'own' if self.owned else 'existing'} cluster); "
             f"their logs are in {self.log_directory}"
         )
+
+    def _problems_of_scheduler(self) -> list[str]:
+        if self.owned:
+            return []
+        # Dask's own function: there need be no ptclean where the scheduler runs.
+        found = {
+            key: self.client.run_on_scheduler(dask.config.get, key, None)
+            for key in SCHEDULER_SETTINGS
+        }
+        return [f"Dask scheduler: {problem}" for problem in impatient_scheduler(found)]
 
     def _refuse_threads(self, reports: Sequence[WorkerReport]) -> None:
         if any(each.token == process_token() for each in reports):

@@ -40,6 +40,7 @@ from distributed.system import MEMORY_LIMIT
 
 from .errors import TaskError
 from .logs import ALARMING, LogLine, parse
+from .patience import pausing_worker
 from .worker_spec import THREAD_VARIABLES, casarc_files, casarc_text
 
 #: Warnings of one task that are kept; a task that logs thousands says the same again and again.
@@ -277,8 +278,13 @@ def report(dask_worker: Worker) -> WorkerReport:
         log_path=_process.log_path,
         memory=free_memory(),
         memory_limit=dask_worker.memory_manager.memory_limit,
-        problems=tuple(_process.problems),
+        problems=(*_process.problems, *_pausing(dask_worker)),
     )
+
+
+def _pausing(dask_worker: Worker) -> list[str]:
+    manager = dask_worker.memory_manager
+    return pausing_worker(manager.memory_limit, manager.memory_pause_fraction)
 
 
 def process_token() -> str:

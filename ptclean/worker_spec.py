@@ -35,6 +35,9 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
 )
 
+#: Part of its memory limit at which the nanny kills a worker; Dask's own default.
+TERMINATE = 0.95
+
 _MALLOC_THRESHOLD = 1_000_000_000
 
 #: glibc before 2.35 ignores a larger MALLOC_MMAP_THRESHOLD_ (``HEAP_MAX_SIZE / 2`` in malloc.c).
@@ -356,8 +359,8 @@ def worker_config(
             },
         }
     }
-    if not limited:
-        changes["distributed"]["worker"]["memory"]["terminate"] = False
+    # A limit that was asked for is kept, whatever the user has set for other clusters.
+    changes["distributed"]["worker"]["memory"]["terminate"] = TERMINATE if limited else False
     return _merged(result, changes)
 
 

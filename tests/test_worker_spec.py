@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+from ptclean.sizing import USABLE_OF_LIMIT
 from ptclean.worker_spec import (
     SMALLEST_MEMORY_LIMIT,
+    TERMINATE,
     THREAD_VARIABLES,
     casarc_files,
     casarc_text,
@@ -200,16 +202,16 @@ def test_config(path, expected):
 @pytest.mark.parametrize(
     ("users", "limited", "expected"),
     [
-        (0.95, True, 0.95),
-        (0.8, True, 0.8),
-        (False, True, False),
+        (0.8, True, TERMINATE),
+        (False, True, TERMINATE),
         (0.95, False, False),
     ],
 )
-def test_terminate_is_kept_with_a_limit(users, limited, expected):
+def test_a_limit_is_kept_whatever_the_user_has_set_elsewhere(users, limited, expected):
     base = {"distributed": {"worker": {"memory": {"terminate": users, "pause": 0.8}}}}
     result = config(base, limited)
     assert lookup(result, "distributed.worker.memory.terminate") is expected
+    assert USABLE_OF_LIMIT < TERMINATE
     assert lookup(result, "distributed.worker.memory.pause") is False
     assert base == {"distributed": {"worker": {"memory": {"terminate": users, "pause": 0.8}}}}
 
