@@ -38,6 +38,7 @@ import psutil
 from distributed import Worker, WorkerPlugin
 from distributed.system import MEMORY_LIMIT
 
+from .cgroup import memory_left
 from .errors import TaskError
 from .logs import ALARMING, LogLine, parse
 from .patience import pausing_worker
@@ -380,7 +381,8 @@ def peak_memory() -> int:
 
 def free_memory() -> int:
     """Bytes that are free on this machine, or in this process's control group if that has less."""
-    return min(psutil.virtual_memory().available, MEMORY_LIMIT)
+    left = memory_left()
+    return min(psutil.virtual_memory().available, MEMORY_LIMIT, *([] if left is None else [left]))
 
 
 def _reset_peak_memory() -> None:

@@ -10,9 +10,13 @@ import asyncio
 import contextlib
 import ctypes
 import mmap
+import os
 import re
 import socket
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import dask
 import psutil
@@ -22,6 +26,7 @@ from distributed.comm.tcp import TCP
 from tornado.iostream import IOStream
 
 from ptclean import DaskClusterManager, logs
+from ptclean.cgroup import memory_left
 from ptclean.patience import SCHEDULER_SETTINGS, impatient_scheduler, pausing_worker
 
 MIB = 2**20
@@ -248,3 +253,84 @@ def test_our_processes_hang_up_on_a_web_request(tmp_path, caplog):
         assert own.client.submit(status, pure=False).result() == "running"
     said = (tmp_path / "worker-0.out").read_text() + caplog.text
     assert "Unable to allocate" not in said
+
+
+# Control groups.
+
+
+def write(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+
+
+@pytest.fixture
+def groups(tmp_path):
+    """Return what is left to a process whose groups a text names."""
+
+    def left(membership):
+        (tmp_path / "self").write_text(membership)
+        return memory_left(str(tmp_path / "cgroup"), str(tmp_path / "self"))
+
+    return left
+
+
+def test_memory_of_a_batch_job(groups, tmp_path):
+    job = tmp_path / "cgroup" / "system.slice" / "slurmstepd.scope" / "job_7"
+    write(job, memory__max="8000\n", memory__current="5000\n")
+    write(job / "step_0", memory__max="max\n", memory__current="4000\n")
+    write(job.parent, memory__max="max\n")
+    assert groups("0::/system.slice/slurmstepd.scope/job_7/step_0\n") == 3000
+    write(job, memory__stat="anon 3000\ninactive_file 1500\nactive_file 500\n")
+    assert groups("0::/system.slice/slurmstepd.scope/job_7/step_0\n") == 4500
+    write(job / "step_0", memory__max="5000\n")
+    assert groups("0::/system.slice/slurmstepd.scope/job_7/step_0\n") == 1000
+
+
+def test_memory_of_a_batch_job_of_the_first_version(groups, tmp_path):
+    job = tmp_path / "cgroup" / "memory" / "slurm" / "uid_1" / "job_7"
+    write(job, memory__limit_in_bytes="8000\n", memory__usage_in_bytes="5000\n")
+    write(job, memory__stat="inactive_file 1\ntotal_inactive_file 500\n")
+    text = "9:cpu,cpuacct:/other\n4:memory:/slurm/uid_1/job_7/step_0\n0::/\n"
+    assert groups(text) == 3500
+
+
+def test_memory_of_a_container(groups, tmp_path):
+    """Its group is at the top of what it sees, by whatever path it is called."""
+    write(tmp_path / "cgroup", memory__max="900\n", memory__current="1000\n")
+    assert groups("0::/docker/abc\n") == 0
+    assert groups("0::/\n") == 0
+
+
+@pytest.mark.parametrize("text", ["", "0::/\n", "0::/user.slice\n", "1:name=systemd:/\n", "odd"])
+def test_no_limit(groups, text):
+    assert groups(text) is None
+
+
+def test_real_control_group(tmp_path):
+    """A process in a group of 512 MiB plans with what that leaves."""
+    top = Path("/sys/fs/cgroup/memory")
+    if not os.access(top / "memory.limit_in_bytes", os.W_OK):
+        pytest.skip("control groups (of the first version) cannot be made here")
+    group = top / f"ptclean-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(512 * MIB))
+        script = (
+            "import os; "
+            f"open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid())); "
+            "from ptclean.cluster import machine_at_hand; "
+            "print(machine_at_hand(1, '0').memory)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        group.rmdir()
+    assert done.returncode == 0, done.stderr
+    assert 100 * MIB < int(done.stdout) < 512 * MIB
