@@ -30,9 +30,11 @@ _MARGIN = 1.1
 #: imports, 310 MB with a measurement set selected).
 WORKER_BASE = 310 * 10**6
 
-#: Measured peak of a worker, bytes for each pixel: of the first channel and of every further one.
+#: Measured peak of a worker, bytes for each pixel: of the first channel and of every further one,
+#: and of every further one where masks are made, on images of their own.
 _FIRST_CHANNEL = 102
 _FURTHER_CHANNEL = 59
+_FURTHER_MASKED = 93
 
 #: Part of the memory that is free which ptclean plans to use; as CASA, which leaves a fifth.
 USABLE = 0.8
@@ -50,12 +52,15 @@ class ImageSize:
         Stokes planes.
     gridder : str
         tclean's parameter.
+    automasks : bool
+        Whether CASA makes masks of the residual (``usemask='auto-multithresh'``).
     """
 
     nx: int
     ny: int
     npol: int = 1
     gridder: str = "standard"
+    automasks: bool = False
 
     @property
     def pixels(self) -> int:
@@ -113,11 +118,31 @@ def casa_budget(size: ImageSize, channels: int) -> int:
 def worker_memory(size: ImageSize, channels: int) -> int:
     """Bytes that a worker takes at its peak while it grids `channels` channels.
 
-    Measured with the standard gridder; other gridders scaled by CASA's own count of planes.
+    Other gridders than the standard one are scaled by CASA's own count of planes, wproject in its
+    first channel alone, the one that is gridded: its others take no more than those of standard.
+
+    Notes
+    -----
+    ``benchmarks/worker_memory.py`` on a small measurement set, whose base is 90 MiB less; images of
+    1024 x 1024 pixels, peak in MiB beside what is planned (tclean 6.7.0.31):
+
+    ===========  ========  ========  =======
+    case         channels  measured  planned
+    ===========  ========  ========  =======
+    standard            1       316      398
+    standard            6       603      693
+    automasking         2       486      491
+    automasking         6       840      863
+    wproject            2       428      525
+    wproject            6       609      761
+    ===========  ========  ========  =======
     """
-    scale = _PLANES.get(size.gridder, _PLANES_OTHERWISE) / _PLANES["standard"]
-    per_channel = size.pixels * scale
-    return round(WORKER_BASE + per_channel * (_FIRST_CHANNEL + _FURTHER_CHANNEL * (channels - 1)))
+    planes = _PLANES.get(size.gridder, _PLANES_OTHERWISE) / _PLANES["standard"]
+    first = _FIRST_CHANNEL * planes
+    further = float(_FURTHER_MASKED if size.automasks else _FURTHER_CHANNEL)
+    if size.gridder in _PLANES:
+        further *= planes
+    return round(WORKER_BASE + size.pixels * (first + further * (channels - 1)))
 
 
 def largest_gridded(size: ImageSize, available: int) -> int:

@@ -227,8 +227,8 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         check_iteration(records.iteration)
     nx, ny, npol, nchan = axes.shape
     check_size(tclean["imsize"], nx, ny)
-    size = ImageSize(nx, ny, npol, tclean["gridder"])
     cleans = tclean["niter"] > 0
+    size = ImageSize(nx, ny, npol, tclean["gridder"], automasks=cleans and _automasks(tclean))
     mask = clean_mask(tclean, axes)
     sampling = _sampling(axes, data, tclean)
     reason = (
