@@ -94,7 +94,7 @@ def test_dirty_cube_needs_no_guards(line_ms, images_folder):
 def test_plan_prints_as_a_table(line_ms, images_folder):
     lines = str(plan(line_ms, imagename="line", **PARALLEL, niter=10, chanchunks=8)).splitlines()
     rows = dict(line.split(maxsplit=1) for line in lines)
-    assert list(rows) == ["image", "cube", "axis", "engine", "chunks", "memory", "reads"]
+    assert list(rows) == ["image", "cube", "axis", "engine", "chunks", "memory", "reads", "space"]
     assert rows["cube"] == "32 x 32 pixels, 1 Stokes, 16 channels"
     assert rows["engine"] == "2 workers"
     assert rows["chunks"] == "2 of 8 channels, 2 guard channels on either side"
