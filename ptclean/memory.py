@@ -35,6 +35,7 @@ WORKER_BASE = 310 * 10**6
 _FIRST_CHANNEL = 102
 _FURTHER_CHANNEL = 59
 _FURTHER_MASKED = 93
+_FURTHER_MOSAIC = 80
 
 #: Part of the memory that is free which ptclean plans to use; as CASA, which leaves a fifth.
 USABLE = 0.8
@@ -118,8 +119,8 @@ def casa_budget(size: ImageSize, channels: int) -> int:
 def worker_memory(size: ImageSize, channels: int) -> int:
     """Bytes that a worker takes at its peak while it grids `channels` channels.
 
-    Other gridders than the standard one are scaled by CASA's own count of planes, wproject in its
-    first channel alone, the one that is gridded: its others take no more than those of standard.
+    The first channel, the one that is gridded, is scaled by CASA's own count of planes for the
+    gridder; the others take no more with wproject than with standard, and a third more in mosaics.
 
     Notes
     -----
@@ -135,13 +136,14 @@ def worker_memory(size: ImageSize, channels: int) -> int:
     automasking         6       840      863
     wproject            2       428      525
     wproject            6       609      761
+    mosaic              6       830      922
     ===========  ========  ========  =======
     """
     planes = _PLANES.get(size.gridder, _PLANES_OTHERWISE) / _PLANES["standard"]
     first = _FIRST_CHANNEL * planes
-    further = float(_FURTHER_MASKED if size.automasks else _FURTHER_CHANNEL)
-    if size.gridder in _PLANES:
-        further *= planes
+    further = _FURTHER_MASKED if size.automasks else _FURTHER_CHANNEL
+    if size.gridder == "mosaic":
+        further += _FURTHER_MOSAIC - _FURTHER_CHANNEL
     return round(WORKER_BASE + size.pixels * (first + further * (channels - 1)))
 
 

@@ -125,6 +125,7 @@ def test_our_worker_goes_on_until_its_limit_and_is_killed_there(tmp_path):
         with pytest.raises(KilledWorker):
             client.submit(fill_and_wait, 2 * LIMIT, pure=False).result()
         # Started anew, with its memory empty.
+        client.wait_for_workers(1, timeout=120)
         assert client.submit(fill_memory, 0, pure=False).result() < 0.8 * LIMIT
         (after,) = client.run(lambda: psutil.Process().pid).values()
         assert after != before

@@ -113,6 +113,7 @@ MEASURED = [
     ("standard", True, 1024, 6, 840),
     ("wproject", False, 1024, 2, 428),
     ("wproject", False, 1024, 6, 609),
+    ("mosaic", False, 1024, 6, 830),
 ]
 
 #: What a worker took there before it imaged anything.
