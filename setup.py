@@ -53,6 +53,7 @@ setup(
         "psutil",
         "pyyaml",
         "six",
+        "tqdm",
         "xmltodict",
     ],
     extras_require={"demo": demo, "test": test},

@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "ptclean": "ptclean.run",
     "plan": "ptclean.run",
+    "report": "ptclean.run_report",
+    "Report": "ptclean.run_report",
     "Plan": "ptclean.planning",
     "DaskClusterManager": "ptclean.cluster",
     "ParallelCubeImager": "ptclean.imager",
@@ -27,10 +29,12 @@ __all__ = [
     "DaskClusterManager",
     "ParallelCubeImager",
     "Plan",
+    "Report",
     "__version__",
     "job_script_prologue",
     "plan",
     "ptclean",
+    "report",
 ]
 
 

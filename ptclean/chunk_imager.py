@@ -107,6 +107,11 @@ class ChunkJob:
         """Channels that are gridded, which the time of a step grows with."""
         return self.chunk.gridded_channels
 
+    @property
+    def label(self) -> str:
+        """Name in the keys of its tasks."""
+        return f"chunk-{self.index:04d}"
+
     def __str__(self) -> str:
         return str(self.chunk)
 

@@ -51,7 +51,7 @@ from distributed.deploy.spec import ProcessInterface
 from distributed.scheduler import WorkerState
 from distributed.system import MEMORY_LIMIT
 
-from . import logs
+from . import logs, progress
 from .admission import BELOW_PAUSE
 from .config import setting
 from .deaths import Death, is_of_memory, kernel_kills, memory_file, read_memory
@@ -526,8 +526,11 @@ class DaskClusterManager:
             logs.post(problem, "WARN")
         logs.post(
             f"Using {len(reports)} Dask workers ({'own' if self.owned else 'existing'} cluster); "
-            f"their logs are in {self.log_directory}"
+            f"their logs are in {self.log_directory}, each in a file of its name"
         )
+        if not self.owned and (link := _dashboard(self.client)):
+            logs.post(f"Dask's dashboard shows the workers and their tasks: {link}")
+            progress.write(f"Dask's dashboard: {link}")
 
     def _problems_of_scheduler(self) -> list[str]:
         if self.owned:
@@ -728,6 +731,13 @@ def _unregister(client: Client, plugin: str) -> None:
     thread = threading.Thread(target=unregister, name="ptclean unregister", daemon=True)
     thread.start()
     thread.join(timeout=5)
+
+
+def _dashboard(client: Client) -> str | None:
+    """Return the address of the cluster's dashboard, if it has one."""
+    with contextlib.suppress(KeyError):
+        return client.dashboard_link or None
+    return None
 
 
 def _scheduler_of(client: Client) -> str:

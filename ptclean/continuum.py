@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -26,11 +25,12 @@ from .config import setting
 from .continuum_plan import ContinuumPlan
 from .control import IterationControl, separate_planes
 from .errors import ChunkError, TaskError
+from .events import Cycle, Listener, Phase, cycle_of, task_of, told
 from .part_imager import ContinuumJob, PartJob
 from .records import Record
 from .savemodel import ModelsToSave
 from .splitter import Admit, CubeSplitter, Step
-from .worker import Outcome
+from .story import Story
 
 
 class ContinuumImager:
@@ -46,6 +46,8 @@ class ContinuumImager:
         Work directory, absolute, seen by all workers under this path.
     admit : callable, optional
         As for :class:`ptclean.splitter.CubeSplitter`.
+    listener : Listener, optional
+        Told what happens; by default the log is.
 
     Attributes
     ----------
@@ -54,7 +56,12 @@ class ContinuumImager:
     """
 
     def __init__(
-        self, plan: ContinuumPlan, client: Client, directory: str, admit: Admit | None = None
+        self,
+        plan: ContinuumPlan,
+        client: Client,
+        directory: str,
+        admit: Admit | None = None,
+        listener: Listener | None = None,
     ) -> None:
         if plan.serial or plan.records is None:
             raise ValueError(f"this plan is tclean's own ({plan.serial}), not for the engine")
@@ -64,6 +71,7 @@ class ContinuumImager:
         self._directory = directory
         self._admit = admit
         self.models = ModelsToSave(plan.parameters)
+        self._listener = listener or Story()
 
     def run(self, history: Sequence[str]) -> tuple[Record | None, dict[str, str]]:
         """Make the images in the work directory.
@@ -88,7 +96,7 @@ class ContinuumImager:
         failures = 0
         while True:
             directory = os.path.join(self._directory, f"attempt-{failures}")
-            attempt = _Attempt(self._plan, self._client, directory, self._admit)
+            attempt = _Attempt(self._plan, self._client, directory, self._admit, self._listener)
             self.models = attempt.models
             try:
                 return attempt.run(history)
@@ -108,9 +116,16 @@ class _Attempt:
     """One attempt at the image, from its beginning."""
 
     def __init__(
-        self, plan: ContinuumPlan, client: Client, directory: str, admit: Admit | None
+        self,
+        plan: ContinuumPlan,
+        client: Client,
+        directory: str,
+        admit: Admit | None,
+        listener: Listener,
     ) -> None:
         assert plan.records is not None
+        self._listener = listener
+        self._cycle = 0
         self._iteration = plan.records.iteration
         self.models = ModelsToSave(plan.parameters)
         npol = plan.shape[2] if plan.shape else 1
@@ -118,7 +133,7 @@ class _Attempt:
         self._splitter = CubeSplitter(
             client,
             plan.nworkers,
-            self._note,
+            listener,
             step=whole_image.step,
             forget=part_imager.forget,
             needs_less="use fewer workers (nworkers)",
@@ -191,6 +206,8 @@ class _Attempt:
         control.end_major_cycle(clean=False)
         control.has_converged([before])
         stop = control.has_converged([state])
+        threshold, peak = float(control.summary()["threshold"]), float(state["peakresidual"])
+        self._listener.cycle_done(Cycle(0, 0, 0.0, threshold, peak, total=len(self._parts)))
         while not stop:
             if self.models.wants_copy:
                 number = control.major_cycles
@@ -199,31 +216,37 @@ class _Attempt:
                     for image in former.values():
                         shutil.rmtree(image)
             controls = control.minor_cycle_controls()
+            self._cycle = control.minor_cycles + 1
             executed = self._on_whole("minor cycle", "minor", {"controls": controls})
             iterations = control.end_minor_cycle([executed], [0])
-            logs.post(
-                f"Minor cycle {control.major_cycles + 1}: {iterations} iterations down to a "
-                f"cyclethreshold of {controls['cyclethreshold']:.6g} Jy"
-            )
             if iterations:
                 (state,) = self._residual(lastcycle=control.is_last_cycle())
                 control.end_major_cycle()
             else:
                 (state,) = self._on_whole("mask", "set_up_mask")
             stop = control.has_converged([state]) or not iterations
+            self._listener.cycle_done(
+                cycle_of(
+                    self._cycle,
+                    controls,
+                    [executed],
+                    threshold=threshold,
+                    peak=float(state["peakresidual"]),
+                    planes=self._planes,
+                    gridded=[part.index for part in self._parts] if iterations else (),
+                    total=len(self._parts),
+                    stopcode=control.stopcode,
+                )
+            )
+        self._cycle = 0
 
     def _on_whole(self, title: str, name: str, arguments: Record | None = None) -> Any:
         results = self._phase(title, [Step(self._whole, name, arguments or {})])
         return results[self._whole.index]
 
     def _phase(self, title: str, steps: Collection[Step]) -> dict[int, Any]:
-        started = time.monotonic()
-        results = self._splitter.run(steps)
-        parts = sum(step.job is not self._whole for step in steps)
-        where = f"{parts} parts" if parts else "the whole"
-        logs.post(f"Phase {title}: {where}, {time.monotonic() - started:.1f} s")
-        return results
-
-    @staticmethod
-    def _note(step: Step, outcome: Outcome) -> None:
-        logs.forward_warnings(outcome)
+        tasks = tuple(task_of(step) for step in steps)
+        kinds = {step.job is self._whole for step in steps}
+        unit = "tasks" if len(kinds) > 1 else "image" if kinds == {True} else "parts"
+        with told(self._listener, Phase(title, tasks, len(tasks), self._cycle, unit)):
+            return self._splitter.run(steps)

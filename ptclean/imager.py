@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -32,10 +31,12 @@ from .control import (
     ZERO_MASK,
     IterationControl,
     block_channels,
+    join_initialization,
     separate_planes,
     unchanged,
     with_noise_of,
 )
+from .events import Cycle, Listener, Listeners, Phase, Task, cycle_of, task_of, told
 from .journal import Journal
 from .planning import Plan
 from .products import Assembly, assemble, assemblies, assembly_of_model
@@ -45,6 +46,7 @@ from .savemodel import ModelsToSave
 from .scope import AUTOMASK
 from .splitter import Admit, CubeSplitter, Step
 from .standin import make_standin, with_standins
+from .story import Story
 from .worker import Outcome
 
 
@@ -63,6 +65,8 @@ class ParallelCubeImager:
         has done in it is not done again (:mod:`ptclean.resumption`).
     admit : callable, optional
         As for :class:`ptclean.splitter.CubeSplitter`.
+    listener : Listener, optional
+        Told what happens; by default the log is.
 
     Attributes
     ----------
@@ -75,7 +79,12 @@ class ParallelCubeImager:
     """
 
     def __init__(
-        self, plan: Plan, client: Client, directory: str, admit: Admit | None = None
+        self,
+        plan: Plan,
+        client: Client,
+        directory: str,
+        admit: Admit | None = None,
+        listener: Listener | None = None,
     ) -> None:
         if plan.serial or plan.records is None:
             raise ValueError(f"this plan is tclean's own ({plan.serial}), not for the engine")
@@ -87,13 +96,19 @@ class ParallelCubeImager:
         self._cleans = plan.parameters["niter"] > 0
         self._automasks = self._cleans and plan.parameters["usemask"] == AUTOMASK
         self._restores = bool(plan.parameters["restoration"])
-        self._splitter = CubeSplitter(client, plan.nworkers, self._note, admit=admit)
+        self._directory = directory
+        self._journal = Journal(directory)
+        listeners = _WithoutWarningsOfChunks if self._automasks else Listeners
+        self._listener = listeners(listener or Story())
+        self._splitter = CubeSplitter(
+            client, plan.nworkers, self._listener, keep=self._journal.add, admit=admit
+        )
         self.skipped = 0
+        self._cycle = 0
+        self._gridded: tuple[int, ...] = ()
         self.models = ModelsToSave(plan.parameters)
         self._kept = 0
         self._beam: beams.CommonBeam | None = None
-        self._directory = directory
-        self._journal = Journal(directory)
         # A worker of an earlier driver may still write below the one that it was given.
         attempt = tempfile.mkdtemp(prefix="attempt-", dir=directory)
         self._startmodel = startmodel_path(plan.parameters["startmodel"])
@@ -169,10 +184,11 @@ class ParallelCubeImager:
             self._splitter.forget(self.jobs[0], wait=False)
             raise
         self._splitter.forget(self.jobs[0], wait=True)
-        started = time.monotonic()
         made = assemblies(self.jobs, history)
-        self._splitter.map(assemble, made.values())
-        logs.post(f"Phase assembling: {len(made)} products, {time.monotonic() - started:.1f} s")
+        tasks = tuple(Task("assemble", index, 1) for index in range(len(made)))
+        phase = Phase("assembling", tasks, len(made), unit="products")
+        with told(self._listener, phase):
+            self._splitter.map(assemble, made.values(), tasks)
         self._journal.put("summary", summary)
         self._journal.put("models to save", self.models.state())
         self._journal.put("assembled", made)
@@ -247,15 +263,15 @@ class ParallelCubeImager:
             control.has_converged([before for before, _ in begun])
             state: list[Record] = [after for _, after in begun]
             stop = control.has_converged(state)
+            threshold = float(control.summary()["threshold"])
+            peak = float(join_initialization(state)["peakresidual"])
+            self._listener.cycle_done(Cycle(0, 0, 0.0, threshold, peak, total=len(self.jobs)))
             while not stop:
                 self._keep_model()
                 controls = control.minor_cycle_controls()
+                self._cycle, self._gridded = control.minor_cycles + 1, ()
                 executed = self._phase("minor cycle", "minor", {"controls": controls})
                 iterations = control.end_minor_cycle(executed, starts)
-                logs.post(
-                    f"Minor cycle {control.major_cycles + 1}: {iterations} iterations down to a "
-                    f"cyclethreshold of {controls['cyclethreshold']:.6g} Jy"
-                )
                 if self._automasks:
                     self._renew_masks(control, executed, state)
                 else:
@@ -266,6 +282,20 @@ class ParallelCubeImager:
                 # A tool that is made anew after a worker has died does not know this one.
                 state = [with_noise_of(*each) for each in zip(state, executed, strict=True)]
                 stop = control.has_converged(state) or not iterations
+                self._listener.cycle_done(
+                    cycle_of(
+                        self._cycle,
+                        controls,
+                        executed,
+                        threshold=threshold,
+                        peak=float(join_initialization(state)["peakresidual"]),
+                        planes=self._planes,
+                        gridded=self._gridded,
+                        total=len(self.jobs),
+                        stopcode=control.stopcode,
+                    )
+                )
+            self._cycle = 0
             return control.summary(), self._last_masks(control)
 
     def _keep_model(self) -> None:
@@ -341,7 +371,8 @@ class ParallelCubeImager:
                 steps.append(Step(job, "major", {"lastcycle": lastcycle, "masking": masking}))
             else:
                 steps.append(Step(job, "mask", masking))
-        results = self._steps(f"major cycle of {len(affected)} chunks, and masks", steps)
+        results = self._steps("major cycle and masks", steps)
+        self._gridded = tuple(sorted(affected))
         state[:] = [results[job.chunk.index] for job in self.jobs]
         if changed:
             self.skipped += len(self.jobs) - len(affected)
@@ -387,6 +418,7 @@ class ParallelCubeImager:
         earlier = not self._beginning.makes_residual and control.major_cycles == 0
         affected = list(self.jobs) if earlier else self._affected(changed)
         self.skipped += len(self.jobs) - len(affected)
+        self._gridded = tuple(job.chunk.index for job in affected)
         lastcycle = control.is_last_cycle()
         renewed = self._phase("major cycle", "major", {"lastcycle": lastcycle}, affected)
         self.models.major_cycle(lastcycle=lastcycle)
@@ -416,7 +448,6 @@ class ParallelCubeImager:
 
     def _steps(self, title: str, steps: Sequence[Step]) -> dict[int, Any]:
         """Run steps of different chunks; results by the chunk's index."""
-        started = time.monotonic()
         known = self._journal.take(steps)
         missing = []
         for step in steps:
@@ -426,16 +457,14 @@ class ParallelCubeImager:
                 missing.append(step)
         if not missing:
             return known
-        results = known | self._splitter.run(missing)
-        logs.post(
-            f"Phase {title}: {len(missing)} of {len(self.jobs)} chunks, "
-            f"{time.monotonic() - started:.1f} s"
-        )
-        return results
+        tasks = tuple(task_of(step) for step in missing)
+        with told(self._listener, Phase(title, tasks, len(self.jobs), self._cycle)):
+            return known | self._splitter.run(missing)
 
-    def _note(self, step: Step, outcome: Outcome) -> None:
-        self._journal.add(step, outcome.value)
-        if self._automasks:
-            warnings = [line for line in outcome.warnings if not speaks_of_a_chunk(line.message)]
-            outcome = replace(outcome, warnings=warnings)
-        logs.forward_warnings(outcome)
+
+class _WithoutWarningsOfChunks(Listeners):
+    """Keeps from listeners what CASA warns of where the automask of a chunk, not a cube, is odd."""
+
+    def task_done(self, task: Task, outcome: Outcome) -> None:
+        warnings = [line for line in outcome.warnings if not speaks_of_a_chunk(line.message)]
+        super().task_done(task, replace(outcome, warnings=warnings))

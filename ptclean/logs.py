@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .terminal import bars_aside
+
 if TYPE_CHECKING:
     from .worker import Outcome
 
@@ -110,7 +112,9 @@ def post(message: str, priority: str = "INFO", origin: str = "") -> None:
     """
     from casatasks import casalog
 
-    casalog.post(message, priority, origin)
+    # CASA writes some lines to the terminal as well.
+    with bars_aside():
+        casalog.post(message, priority, origin)
 
 
 def forward_warnings(outcome: Outcome) -> None:
@@ -124,10 +128,11 @@ def forward_warnings(outcome: Outcome) -> None:
         What :func:`ptclean.worker.run` returned. A :class:`ptclean.errors.TaskError` has the same
         attributes and will do as well.
     """
-    _forward(outcome.warnings, outcome.worker)
+    forward(outcome.warnings, outcome.worker)
 
 
-def _forward(lines: Iterable[tuple[str, str, str]], worker: str) -> None:
+def forward(lines: Iterable[tuple[str, str, str]], worker: str) -> None:
+    """Repeat messages of a worker in the CASA log of this process, as `forward_warnings` does."""
     for (priority, origin, message), count in Counter(map(tuple, lines)).items():
         repeated = f" ({count} times)" if count > 1 else ""
         post(f"{message}{repeated}", priority, f"{worker}::{origin.removesuffix('::casa')}")

@@ -91,6 +91,11 @@ class ContinuumJob:
         """Before the parts, where there is a choice."""
         return 1 + sum(part.nrows for part in self.parts)
 
+    @property
+    def label(self) -> str:
+        """Name in the keys of its tasks."""
+        return "whole"
+
     def __str__(self) -> str:
         return "the image as a whole"
 
@@ -116,6 +121,11 @@ class PartJob:
     def cost(self) -> int:
         """Rows, which the time of a step grows with."""
         return self.part.nrows
+
+    @property
+    def label(self) -> str:
+        """Name in the keys of its tasks."""
+        return f"part-{self.index:02d}"
 
     def __str__(self) -> str:
         return str(self.part)

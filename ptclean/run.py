@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from casatasks.private.imagerhelpers.imager_base import PySynthesisImager
 from casatasks.private.imagerhelpers.imager_return_dict import ImagingDict
 from casatasks.private.imagerhelpers.summary_minor import SummaryMinor
 
-from . import images, logs
+from . import images, logs, progress
 from .admission import Admission, needs_of
 from .apart import Surroundings
 from .axis import casa_memory, one_imager
@@ -25,6 +26,7 @@ from .continuum_plan import ContinuumPlan, make_continuum_plan
 from .continuum_scope import CONTINUUM
 from .description import load
 from .disk import failures_explained, require_space, require_writable
+from .events import Listener, Listeners
 from .fingerprint import unchanged_data
 from .imager import ParallelCubeImager
 from .interruption import orderly_end
@@ -36,6 +38,8 @@ from .planning import Plan, make_plan
 from .products import history_lines, install, install_images
 from .records import Record
 from .resumption import find_leftover, keeps
+from .run_record import RunRecorder
+from .run_report import keep_report
 from .savemodel import (
     MODEL,
     NONE,
@@ -49,8 +53,10 @@ from .scope import is_predicted
 from .shell import ShellTask, show_in_taskhelp
 from .sizing import Machine
 from .splitter import Admit, CubeSplitter
+from .story import Story
 from .task import bind, signature
 from .workdir import work_directory
+from .worker import LogReader
 
 _description = load()
 _defaults = {each.name: each.default for each in _description.parameters}
@@ -94,20 +100,35 @@ def run(parameters: dict[str, Any]) -> Record | None:
     dict or None
         What tclean returns.
     """
+    started = time.time()
+    shown = progress.mode()
+    log = LogReader(str(logs.casalog_path() or ""))
     # tclean is called with the paths that the user gave, the engine with absolute ones.
     tclean = {k: v for k, v in parameters.items() if k not in OWN_PARAMETERS}
     made = _planned(parameters)
     for line in str(made).splitlines():
         logs.post(line, "WARN" if line.startswith("warning") else "INFO")
     history = history_lines("ptclean", parameters)
+    recorder = RunRecorder(made, parameters, _defaults, started)
     if made.serial:
-        return _run_serially(tclean, made, history)
-    require_writable(made.imagename)
-    if setting("check-space"):
-        require_space(made.imagename, made.space, made.free_space)
-    if isinstance(made, ContinuumPlan):
-        return _run_continuum(parameters, made, history)
-    return _run_parallel(parameters, made, history, goes_on=bool(made.resumes))
+        result = _run_serially(tclean, made, history)
+    else:
+        require_writable(made.imagename)
+        if setting("check-space"):
+            require_space(made.imagename, made.space, made.free_space)
+        listeners = Listeners(
+            recorder,
+            Story(tenths=shown != "off", said=log.alarming()),
+            progress.bar_for_run(made.nworkers),
+        )
+        engine = _run_continuum if isinstance(made, ContinuumPlan) else _run_parallel
+        try:
+            result = engine(parameters, made, history, recorder, listeners)
+        finally:
+            listeners.close()
+    recorder.end(result)
+    keep_report(recorder.data)
+    return result
 
 
 def _planned(parameters: dict[str, Any]) -> Plan:
@@ -138,9 +159,14 @@ def _run_serially(tclean: dict[str, Any], made: Plan, history: list[str]) -> Rec
 
 
 def _run_parallel(
-    parameters: dict[str, Any], made: Plan, history: list[str], *, goes_on: bool
+    parameters: dict[str, Any],
+    made: Plan,
+    history: list[str],
+    recorder: RunRecorder,
+    listener: Listener,
 ) -> Record:
     path = f"{made.imagename}.ptclean"
+    goes_on = bool(made.resumes)
     with (
         orderly_end(),
         work_directory(
@@ -155,33 +181,43 @@ def _run_parallel(
         with cluster_for_run(
             made.nworkers, parameters["memory_limit"], made.casa_memory
         ) as cluster:
+            recorder.used_workers(cluster.worker_logs)
             admit = _admission(cluster, made, directory)
-            imager = ParallelCubeImager(made, cluster.client, directory, admit)
+            imager = ParallelCubeImager(made, cluster.client, directory, admit, listener)
             with unchanged_data(_data(made)):
                 summary, assembled = imager.run(history)
             install(assembled, made.imagename)
-            _save_model(imager.models, made, cluster, directory, admit)
+            _save_model(imager.models, made, cluster, directory, admit, listener)
         for product in set(images.image_products(made.imagename)) - set(assembled):
             # tclean tells it to all images of that name, also to those that it left as they were.
             images.set_history(f"{made.imagename}.{product}", "ptclean", history)
         Journal(directory).put("installed", True)
-    logs.post(f"{imager.skipped} major cycles of chunks without a change of model were left out")
+    if imager.skipped:
+        logs.post(f"{imager.skipped} major cycles of chunks were left out: no change of model")
     return _returned(summary, made)
 
 
-def _run_continuum(parameters: dict[str, Any], made: ContinuumPlan, history: list[str]) -> Record:
+def _run_continuum(
+    parameters: dict[str, Any],
+    made: Plan,
+    history: list[str],
+    recorder: RunRecorder,
+    listener: Listener,
+) -> Record:
+    assert isinstance(made, ContinuumPlan)
     with (
         orderly_end(),
         work_directory(made.imagename) as directory,
         failures_explained(directory),
         cluster_for_run(made.nworkers, parameters["memory_limit"], made.casa_memory) as cluster,
     ):
+        recorder.used_workers(cluster.worker_logs)
         admit = _admission(cluster, made, directory)
-        imager = ContinuumImager(made, cluster.client, directory, admit)
+        imager = ContinuumImager(made, cluster.client, directory, admit, listener)
         with unchanged_data(_data(made)):
             summary, products = imager.run(history)
         install_images(products, made.imagename)
-        _save_model(imager.models, made, cluster, directory, admit)
+        _save_model(imager.models, made, cluster, directory, admit, listener)
     return _returned(summary, made)
 
 
@@ -206,6 +242,7 @@ def _save_model(
     cluster: DaskClusterManager,
     directory: str,
     admit: Admit | None,
+    listener: Listener,
 ) -> None:
     """Write the model to the measurement sets, the images being complete and in their places."""
     parameters = made.parameters
@@ -233,7 +270,7 @@ def _save_model(
             casa_config=casa_config(),
         ),
     )
-    save(saving, CubeSplitter(cluster.client, 1, lambda step, outcome: None, admit=admit))
+    save(saving, CubeSplitter(cluster.client, 1, listener, admit=admit))
 
 
 def _returned(summary: Record | None, made: Plan) -> Record:

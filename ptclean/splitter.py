@@ -14,7 +14,7 @@ flight from then on, before the run is given up.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import uuid4
@@ -28,6 +28,8 @@ from .cluster import autopsy
 from .config import setting
 from .deaths import Death
 from .errors import ChunkError, TaskError
+from .events import Listener, Task, task_of
+from .losses import Losses
 from .records import Record
 from .waiting import Waiting
 from .worker import Outcome, run
@@ -57,6 +59,10 @@ class Job(Protocol):
     def cost(self) -> int:
         """Grows with the time that a step takes."""
 
+    @property
+    def label(self) -> str:
+        """Name in the keys of its tasks, such as ``'chunk-0042'``."""
+
 
 @dataclass(frozen=True, eq=False)
 class Step:
@@ -83,8 +89,10 @@ class CubeSplitter:
     client : distributed.Client
     nworkers : int
         Most tasks in flight.
-    on_outcome : callable
-        Called with each step and the `Outcome` of its task as it completes, in the caller's thread.
+    listener : Listener
+        Told, in the caller's thread, of each task that completes, and of workers that are lost.
+    keep : callable, optional
+        Called with each step and what it returned, before anybody is told of it.
     step, forget : callable
         What workers execute; as :func:`ptclean.chunk_imager.step` and `forget` there.
     needs_less : str
@@ -98,8 +106,9 @@ class CubeSplitter:
         self,
         client: Client,
         nworkers: int,
-        on_outcome: Callable[[Step, Outcome], None],
+        listener: Listener,
         *,
+        keep: Callable[[Step, Any], None] | None = None,
         step: Callable[..., Any] = chunk_imager.step,
         forget: Callable[..., None] = chunk_imager.forget,
         needs_less: str = "use fewer workers (nworkers), or begin anew with smaller chunks "
@@ -110,7 +119,10 @@ class CubeSplitter:
         self._admit = admit
         self._nworkers = nworkers
         self._at_once = nworkers
-        self._on_outcome = on_outcome
+        self._listener = listener
+        self._keep = keep
+        self._losses = Losses(client)
+        self._rounds: dict[str, int] = {}
         self._step = step
         self._forget = forget
         self._needs_less = needs_less
@@ -144,6 +156,9 @@ class CubeSplitter:
         ChunkError
             If a step failed, or its workers died time and again; the steps in flight are cancelled.
         """
+        steps = list(steps)
+        for name in {step.name for step in steps}:
+            self._rounds[name] = self._rounds.get(name, 0) + 1
         results: dict[int, Any] = {}
         running: dict[Future, tuple[Step, str]] = {}
         completed = as_completed(loop=self._client.loop)
@@ -169,11 +184,15 @@ class CubeSplitter:
                 results[index] = outcome.value
                 self._steps_done[index] = self._steps_done.get(index, 0) + 1
                 self._home[index] = outcome.worker
-                self._on_outcome(step, outcome)
+                if self._keep:
+                    self._keep(step, outcome.value)
+                self._listener.task_done(task_of(step), outcome)
                 self._fill(waiting, running, completed, worker)
         except BaseException:
             self._client.cancel(list(running), force=True)
             raise
+        self._tell_losses()
+        self._losses.settle()
         return results
 
     def skip(self, step: Step) -> None:
@@ -181,7 +200,12 @@ class CubeSplitter:
         index = step.job.index
         self._steps_done[index] = self._steps_done.get(index, 0) + 1
 
-    def map(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> list[Outcome]:
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        arguments: Iterable[Any],
+        tasks: Sequence[Task] | None = None,
+    ) -> list[Outcome]:
         """Call a function with each argument, on the workers in use, and wait.
 
         Parameters
@@ -189,6 +213,8 @@ class CubeSplitter:
         function : callable
         arguments : iterable
             Largest tasks first.
+        tasks : sequence of Task, optional
+            What the listener is told that each of them is; by default the function's name.
 
         Returns
         -------
@@ -200,37 +226,43 @@ class CubeSplitter:
         TaskError
             If a call failed; the others are cancelled.
         """
-        running: dict[Future, Any] = {}
+        arguments = list(arguments)
+        if tasks is None:
+            tasks = [Task(function.__name__, index, 1) for index in range(len(arguments))]
+        running: dict[Future, tuple[Any, Task]] = {}
         completed = as_completed(loop=self._client.loop)
         outcomes: list[Outcome] = []
 
-        def submit(argument: Any) -> None:
+        def submit(argument: Any, task: Task) -> None:
             alive = self._workers()
             addresses = [alive[name] for name in self._slots if name in alive] or None
             future = self._client.submit(
                 run,
                 function,
                 argument,
-                key=f"{function.__name__}-{uuid4()}",
+                key=self._losses.watch(f"{task.step}-{task.index:02d}-{uuid4().hex[:12]}"),
                 workers=addresses,
                 allow_other_workers=addresses is not None,
                 pure=False,
             )
-            running[future] = argument
+            running[future] = (argument, task)
             completed.add(future)
 
         try:
-            for argument in arguments:
-                submit(argument)
+            for argument, task in zip(arguments, tasks, strict=True):
+                submit(argument, task)
             for future in completed:
-                argument = running.pop(future)
+                argument, task = running.pop(future)
                 if self._is_stranded(future, function) or self._is_worth_another_try(future):
-                    submit(argument)
+                    submit(argument, task)
                 else:
                     outcomes.append(future.result())
+                    self._listener.task_done(task, outcomes[-1])
         except BaseException:
             self._client.cancel(list(running), force=True)
             raise
+        self._tell_losses()
+        self._losses.settle()
         return outcomes
 
     def forget(self, job: Job, *, wait: bool) -> None:
@@ -268,6 +300,8 @@ class CubeSplitter:
         What is sent to a worker that has gone meanwhile, Dask sends elsewhere.
         """
         self._alive = self._workers()
+        if self._losses.see(self._alive):
+            self._tell_losses()
         self._slots_renewed = time.monotonic()
         # Workers are kept, since chunks are at home there; those that died are replaced.
         kept = [name for name in self._slots if name in self._alive]
@@ -315,7 +349,7 @@ class CubeSplitter:
 
     def _submit(self, step: Step, address: str | None) -> Future:
         job = step.job
-        key = f"{step.name}-chunk-{job.index:05d}-{uuid4()}"
+        key = self._losses.watch(self._key(step), address)
         self._company[key] = self._at_once
         return self._client.submit(
             run,
@@ -330,6 +364,14 @@ class CubeSplitter:
             allow_other_workers=address is not None,
             pure=False,
         )
+
+    def _key(self, step: Step) -> str:
+        """Name a task for Dask's dashboard, which sums up what begins with the same word."""
+        return f"{step.name}-{self._rounds[step.name]}-{step.job.label}-{uuid4().hex[:12]}"
+
+    def _tell_losses(self) -> None:
+        for loss in self._losses.new():
+            self._listener.worker_lost(loss)
 
     def _is_stranded(self, future: Future, task: Any) -> bool:
         """Tell whether a task found no worker, and is to be submitted again.

@@ -317,7 +317,7 @@ def run(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Outcome:
         If `function` raises an exception.
     """
     with _task_lock:
-        log = _LogReader(_process.log_path)
+        log = LogReader(_process.log_path)
         _reset_peak_memory()
         try:
             with _private_directory(_process.scratch):
@@ -414,7 +414,7 @@ def _private_directory(parent: str | None) -> Iterator[None]:
         shutil.rmtree(private, ignore_errors=True)
 
 
-class _LogReader:
+class LogReader:
     """Reads what a CASA log file has gained since the reader was made."""
 
     def __init__(self, path: str) -> None:
