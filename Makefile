@@ -3,6 +3,7 @@
 # make test               everything that must hold before a change goes in
 # make slurm              the job scripts of examples/slurm on a SLURM of its own (Debian, as root)
 # make soak               images while workers and drivers are killed at random, for an hour or so
+# make docs               the documentation, in docs/_build/index.html
 #
 # The environment is made once, in .venv, by the newest Python that CASA has wheels for. Choose
 # another with PYTHON=python3.11.
@@ -16,7 +17,7 @@ BIN := .venv/bin
 # CASA reads its measures data from the package casadata, whatever is in the user's own set-up.
 export CASASITECONFIG := $(CURDIR)/examples/casasiteconfig.py
 
-.PHONY: demo test slurm soak lint venv clean
+.PHONY: demo docs test slurm soak lint venv clean
 
 demo: .venv/demo-installed
 	$(BIN)/python examples/demo.py $(if $(MS),--ms '$(MS)') $(ARGS)
@@ -36,6 +37,9 @@ lint: .venv/test-installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: .venv/docs-installed
+	$(BIN)/python -m sphinx -W --keep-going --nitpicky --quiet docs docs/_build
+
 venv: .venv/test-installed
 
 .venv/made:
@@ -43,10 +47,10 @@ venv: .venv/test-installed
 	$(PYTHON) -m venv .venv
 	touch $@
 
-.venv/demo-installed .venv/test-installed: .venv/%-installed: .venv/made setup.py pyproject.toml
+.venv/demo-installed .venv/docs-installed .venv/test-installed: .venv/%-installed: .venv/made setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 
 # What demos made, in demo-output, stays: it may hold what took hours.
 clean:
-	rm -rf .venv build dist ptclean.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build ptclean.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,8 +18,10 @@ shell = [
     "pexpect",
 ]
 demo = [*casa, "casadata", "matplotlib", "scipy"]
+docs = [*casa, "casadata", "furo", "myst-parser", "numpydoc", "sphinx"]
 test = [
     *demo,
+    *docs,
     *shell,
     "dask-jobqueue",
     "hypothesis",
@@ -56,5 +58,5 @@ setup(
         "tqdm",
         "xmltodict",
     ],
-    extras_require={"demo": demo, "test": test},
+    extras_require={"demo": demo, "docs": docs, "test": test},
 )

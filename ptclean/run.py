@@ -141,7 +141,6 @@ def _planned(parameters: dict[str, Any]) -> Plan:
 
 
 def _make_plan(parameters: dict[str, Any]) -> Plan:
-    check_settings()
     make = make_continuum_plan if parameters["specmode"] in CONTINUUM else make_plan
     return make(parameters, _machine(parameters), _defaults)
 
