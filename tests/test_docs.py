@@ -87,7 +87,7 @@ def test_site_is_complete(site: Path) -> None:
 
 @needs_sphinx
 def test_site_is_of_one_piece(site: Path) -> None:
-    """Nothing that a browser would fetch from elsewhere: pages are read on machines without a net."""
+    """Nothing that a browser would fetch from elsewhere: it is read on machines without a net."""
     for page in site.glob("*.html"):
         text = page.read_text("utf-8")
         fetched = re.findall(r"""<(?:script|link|img)\b[^>]*?(?:src|href)=["'](.*?)["']""", text)
