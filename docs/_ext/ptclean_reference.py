@@ -21,8 +21,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from ptclean.config import kind, variable
-from ptclean.description import Parameter, load
-from ptclean.planning import OWN_PARAMETERS
+from ptclean.description import Parameter, find_ptclean_xml, parse
 
 _KEY = re.compile(r"^  ([a-z][a-z0-9-]*):", re.ASCII)
 _COMMENT = "  #"
@@ -83,7 +82,7 @@ class OwnParameters(SphinxDirective):
     """The parameters that ptclean adds to tclean's."""
 
     def run(self) -> list[nodes.Node]:
-        own = [each for each in load().parameters if each.name in OWN_PARAMETERS]
+        own = parse(find_ptclean_xml().read_bytes()).parameters
         return [nodes.definition_list("", *map(_parameter, own))]
 
 
