@@ -165,6 +165,31 @@ def test_every_reason_is_explained() -> None:
     assert not missing, "docs/errors.md does not explain:\n" + "\n".join(missing)
 
 
+def test_no_reason_is_explained_that_there_is_not() -> None:
+    page = (DOCS / "errors.md").read_text("utf-8")
+    section = page.partition("## Runs tclean serially")[2].partition("## Warnings")[0]
+    phrases = {plain(each) for path in (ROOT / "ptclean").glob("*.py") for each in reasons(path)}
+    terms = re.findall(r"^(`.*)\n: ", section, re.MULTILINE)
+    spans = [span for term in terms for span in re.findall(r"`(.*?)`", term)]
+    assert len(spans) > 20
+    assert not [span for span in spans if not any(phrase in span for phrase in phrases)]
+
+
+def test_messages_that_are_quoted() -> None:
+    """Those of errors and warnings, with dots for what differs, are in the code as quoted."""
+    page = (DOCS / "errors.md").read_text("utf-8")
+    errors, _, rest = page.partition("## Runs tclean serially")
+    warnings = rest.partition("## Warnings")[2]
+    quoted = re.findall(r"^ *(?:- |For )?`([^`]*)`(?=:|\n: )", errors, re.MULTILINE)
+    quoted += re.findall(r"^`([^`]*)`\n: ", warnings, re.MULTILINE)
+    quoted = [quote for quote in quoted if " " in quote]
+    assert len(quoted) > 12
+    code = [text for path in (ROOT / "ptclean").glob("*.py") for text in texts_in(path)]
+    for quote in quoted:
+        parts = [part.strip() for part in re.split(r"\.\.\.+", quote) if len(part.strip()) > 3]
+        assert any(all(part in text for part in parts) for text in code), quote
+
+
 def test_every_parameter_that_may_be_a_reason_is_named() -> None:
     """Those whose value alone is the reason."""
     page = (DOCS / "errors.md").read_text("utf-8")
@@ -172,6 +197,16 @@ def test_every_parameter_that_may_be_a_reason_is_named() -> None:
     for module in (scope, continuum_scope):
         names |= {*module._KNOWN, *module._UNSET}
     assert not [name for name in sorted(names) if f"`{name}" not in page]
+
+
+def texts_in(path: Path) -> Iterator[str]:
+    """Find the texts of a module; what is put into them is left out."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield plain(node.value)
+        elif isinstance(node, ast.JoinedStr):
+            parts = [each.value for each in node.values if isinstance(each, ast.Constant)]
+            yield plain("...".join(map(str, parts)))
 
 
 def reasons(path: Path) -> Iterator[str]:
