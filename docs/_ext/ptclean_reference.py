@@ -3,6 +3,7 @@
 
 - ``settings``: every key of ``ptclean/ptclean.yaml`` with its comment, default and variable.
 - ``own-parameters``: the parameters that ``xml/ptclean.xml`` adds to tclean's.
+- ``known-values``: the values of tclean's parameters with which ptclean's engine works.
 
 What is written once cannot go stale. CASA's own texts are not repeated here: they are in CASA's
 documentation, and ``help(ptclean)`` shows those of the CASA that is installed.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import inspect
 import re
 from importlib.resources import files
+from types import ModuleType
 from typing import NamedTuple
 
 import yaml
@@ -20,6 +22,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from ptclean import continuum_scope, scope
 from ptclean.config import kind, variable
 from ptclean.description import Parameter, find_ptclean_xml, parse
 
@@ -86,6 +89,37 @@ class OwnParameters(SphinxDirective):
         return [nodes.definition_list("", *map(_parameter, own))]
 
 
+class KnownValues(SphinxDirective):
+    """What tclean's parameters may be for cubes, and for continuum images, as a table."""
+
+    def run(self) -> list[nodes.Node]:
+        engines = (scope, continuum_scope)
+        names = [each for engine in engines for each in (*engine._KNOWN, *engine._UNSET)]
+        head = ["parameter", "cubes, in chunks", "continuum images, in parts"]
+        body = nodes.tbody("", *(_row(name, engines) for name in dict.fromkeys(names)))
+        columns = [nodes.colspec("", colwidth=width) for width in (2, 4, 4)]
+        titles = [nodes.entry("", nodes.paragraph("", each)) for each in head]
+        group = nodes.tgroup("", *columns, nodes.thead("", nodes.row("", *titles)), body)
+        return [nodes.table("", group.deepcopy(), classes=["colwidths-auto"])]
+
+
+def _row(name: str, engines: tuple[ModuleType, ...]) -> nodes.Node:
+    cells = [nodes.paragraph("", "", nodes.literal("", name))]
+    cells += [_values(name, engine) for engine in engines]
+    return nodes.row("", *(nodes.entry("", each) for each in cells))
+
+
+def _values(name: str, engine: ModuleType) -> nodes.Node:
+    if name in engine._UNSET:
+        return nodes.paragraph("", "not given")
+    if name not in engine._KNOWN:
+        return nodes.paragraph("", "any")
+    marked: list[nodes.Node] = []
+    for value in engine._KNOWN[name]:
+        marked += [nodes.literal("", f"{value}"), nodes.Text(", ")]
+    return nodes.paragraph("", "", *marked[:-1])
+
+
 def _setting(setting: Setting) -> nodes.Node:
     effect, touch, when = setting.comment.partition("Touch it ")
     facts = nodes.paragraph(
@@ -137,4 +171,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("settings", Settings)
     app.add_directive("own-parameters", OwnParameters)
+    app.add_directive("known-values", KnownValues)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
