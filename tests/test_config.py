@@ -14,7 +14,7 @@ import dask.config
 import pytest
 
 import ptclean.config
-from ptclean.config import check_settings, kind, setting, variable
+from ptclean.config import check_settings, kind, setting
 from ptclean.errors import ParameterError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +25,7 @@ WRONG = [
     ("local-directory", ""),
     ("start-timeout", "5 parsecs"),
     ("start-timeout", -1),
+    ("start-timeout", float("inf")),
     ("stop-timeout", None),
     ("comm-timeout", True),
     ("allowed-failures", -1),
@@ -32,6 +33,7 @@ WRONG = [
     ("allowed-failures", 1.5),
     ("small-cube-seconds", "10"),
     ("small-cube-seconds", True),
+    ("small-cube-seconds", float("nan")),
     ("continuum-parts", 0),
     ("continuum-parts", "4"),
     ("last-digits-in-chunks", "yes"),
@@ -73,7 +75,7 @@ def test_wrong_value(key: str, value: Any) -> None:
     """Both when all are checked and when the one is used; the message has key, value, way out."""
     with dask.config.set({f"ptclean.{key}": value}):
         for use in (check_settings, lambda: setting(key)):
-            with pytest.raises(ParameterError, match=f"the default is {DEFAULTS[key] or ''}") as e:
+            with pytest.raises(ParameterError, match="Set it in ") as e:
                 use()
             assert f"ptclean.{key}={value!r}" in str(e.value)
             assert kind(key).text in str(e.value)
@@ -92,15 +94,7 @@ def test_wrong_value(key: str, value: Any) -> None:
 def test_misspelt_key(key: str, meant: str) -> None:
     with (
         dask.config.set({f"ptclean.{key}": 1}),
-        pytest.raises(ParameterError, match=rf"did you mean ptclean\.{meant} \({variable(meant)}"),
-    ):
-        check_settings()
-
-
-def test_key_like_no_other() -> None:
-    with (
-        dask.config.set({"ptclean.qzx": 1}),
-        pytest.raises(ParameterError, match=r"ptclean\.qzx=1: .* is no setting; remove it"),
+        pytest.raises(ParameterError, match=rf"did you mean ptclean\.{meant}\?"),
     ):
         check_settings()
 
@@ -109,7 +103,7 @@ def test_no_settings_at_all() -> None:
     """A file with ``ptclean: true`` in it."""
     with (
         dask.config.set({"ptclean": True}),
-        pytest.raises(ParameterError, match="one a line below it"),
+        pytest.raises(ParameterError, match=r"ptclean=True: .*has keys"),
     ):
         check_settings()
 
@@ -122,7 +116,7 @@ def test_no_settings_at_all() -> None:
         ("DASK_PTCLEAN__CONTINUUM_PARTS", "null", "None"),
         ("DASK_PTCLEAN__START_TIMOUT", "5m", "did you mean ptclean.start-timeout"),
         ("DASK_PTCLEAN_START_TIMEOUT", "5m", "did you mean ptclean.start-timeout"),
-        ("DASK_PTCLEAN__ALLOWED_FAILURES", "many", "a whole number, 0 or more"),
+        ("DASK_PTCLEAN__ALLOWED_FAILURES", "many", "a number of times, such as 2"),
     ],
 )
 def test_environment(name: str, value: str, expected: str) -> None:
