@@ -32,6 +32,11 @@ noise = imstat("twice.residual", chans="0~1;14~15")["medabsdevmed"][0] * 1.4826
 print(f"noise {1000 * noise:.1f} mJy")
 
 record = tclean(
-    **call, niter=100000, threshold=f"{4 * noise:.6f}Jy", calcpsf=False, calcres=False, pbcor=True
+    **call,
+    niter=100000,
+    threshold=f"{4 * noise:.6f}Jy",
+    calcpsf=False,
+    calcres=False,
+    pbcor=True,
 )
 print(f"{record['iterdone']} iterations, {record['stopDescription']}")

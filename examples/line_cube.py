@@ -31,4 +31,9 @@ record = tclean(
 )
 print(f"{record['iterdone']} iterations, {record['stopDescription']}")
 
-exportfits(imagename="line.image.pbcor", fitsimage="line.fits", velocity=True, overwrite=True)
+exportfits(
+    imagename="line.image.pbcor",
+    fitsimage="line.fits",
+    velocity=True,
+    overwrite=True,
+)

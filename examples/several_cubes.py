@@ -36,5 +36,6 @@ with DaskClusterManager(nworkers=2) as cluster:
         ptclean(imagename=f"briggs{robust}", robust=robust, **call)
 
 for robust in WEIGHTINGS:
-    beam = imhead(f"briggs{robust}.image", mode="summary")["perplanebeams"]["beams"]["*0"]["*0"]
-    print(f"robust {robust:>4}: {beam['major']['value']:.3f} x {beam['minor']['value']:.3f} arcsec")
+    beams = imhead(f"briggs{robust}.image", mode="summary")["perplanebeams"]["beams"]
+    major, minor = (beams["*0"]["*0"][axis]["value"] for axis in ("major", "minor"))
+    print(f"robust {robust:>4}: {major:.3f} x {minor:.3f} arcsec")
