@@ -70,6 +70,14 @@ _KINDS = {
     "local-directory": Kind("the name of a folder, or null", _is_folder),
     "allowed-failures": Kind("a number of times, such as 2", _is_count),
     "small-cube-seconds": Kind("a number of seconds, such as 10", _is_number),
+    # YAML takes a bare off for false.
+    "progress": Kind(
+        "auto, bar, lines or off", lambda value: value in ("auto", "bar", "lines", "off", False)
+    ),
+    "report": Kind(
+        "true, false, the name of a folder or file, or null",
+        lambda value: isinstance(value, bool) or _is_folder(value),
+    ),
     "continuum-parts": Kind(
         "a number of parts, such as 8, or null",
         lambda value: value is None or _is_count(value, least=1),
