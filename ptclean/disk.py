@@ -20,7 +20,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from .errors import DiskError, PtcleanError
+from .errors import DiskError
 
 #: Bytes without which a step is not begun, and with fewer than which it is not believed to have
 #: written all.
@@ -181,11 +181,12 @@ def failures_explained(*folders: str) -> Iterator[None]:
     Raises
     ------
     DiskError
-        In place of a PtcleanError or an OSError, if one of the folders cannot be written to.
+        In place of any other exception, those of Dask for workers that died included, if one of
+        the folders cannot be written to.
     """
     try:
         yield
-    except (PtcleanError, OSError) as error:
+    except Exception as error:
         reasons = [*map(why_not_writable, folders), _said(str(error), folders[0])]
         reason = next(filter(None, reasons), None)
         if reason is None or isinstance(error, DiskError):

@@ -14,6 +14,7 @@ from pathlib import Path
 import dask
 import pytest
 from casatools import table
+from distributed.scheduler import NoValidWorkerError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -268,6 +269,13 @@ def test_a_disk_that_has_room_again_was_full(tmp_path, said):
     with pytest.raises(DiskError, match=f"(?s)file system of {tmp_path} is full.*because of it: "):
         with disk.failures_explained(str(tmp_path)):
             raise ImageInUseError(str(tmp_path), said)
+
+
+def test_a_full_disk_is_why_workers_died(mounted):
+    """Dask's exceptions are of no common kind."""
+    folder = mounted("64k")
+    with pytest.raises(DiskError, match="is full"), disk.failures_explained(str(folder)):
+        raise NoValidWorkerError("assemble", set(), set(), {}, 10.0)
 
 
 def test_other_failures_are_left_alone(tmp_path):
