@@ -25,7 +25,7 @@ class Report:
     Attributes
     ----------
     data : dict
-        All of it, as plain data (:class:`ptclean.run_record.RunRecorder`).
+        All of it, as plain data (``ptclean.run_record.RunRecorder``).
 
     Examples
     --------
