@@ -86,7 +86,11 @@ ROWS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", ROWS)
 def test_rows(case: str, night_ms: str, tmp_path: Path) -> None:
-    returned = assert_same_as_tclean(night_ms, tmp_path, **SMALL | ROWS[case])
+    """At the data's own frequencies: in LSRK their last digit depends on the first epoch of all
+    that a process has read, which is another one with each selection.
+    """
+    arguments = SMALL | {"specmode": "cubedata"} | ROWS[case]
+    returned = assert_same_as_tclean(night_ms, tmp_path, **arguments)
     assert returned["iterdone"] > 0
 
 
