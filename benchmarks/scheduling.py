@@ -22,6 +22,7 @@ import dask
 from distributed import Client, LocalCluster, get_worker
 
 from ptclean import splitter
+from ptclean.events import Listener
 from ptclean.splitter import CubeSplitter, Step
 from ptclean.worker import Outcome
 
@@ -34,8 +35,10 @@ class Job:
     run: str = "benchmark"
     cost: int = 1
 
-    def __str__(self) -> str:
-        return f"chunk {self.index}"
+    @property
+    def label(self) -> str:
+        """Name in the keys of its tasks."""
+        return f"chunk-{self.index:05d}"
 
 
 def run(function: Any, job: Job, steps: int, name: str, arguments: dict[str, Any]) -> Outcome:
@@ -89,7 +92,7 @@ def main() -> None:
             if done == options.chunks * options.cycles // 10:
                 peaks.append(peak())
 
-        cube_splitter = CubeSplitter(client, options.workers, count)
+        cube_splitter = CubeSplitter(client, options.workers, Listener(), keep=count)
         jobs = [Job(index) for index in range(options.chunks)]
         started, used = time.perf_counter(), time.process_time()
         for _ in range(options.cycles):

@@ -21,6 +21,7 @@ from ptclean import DaskClusterManager
 from ptclean.chunks import Chunk
 from ptclean.deaths import Death, is_of_memory
 from ptclean.errors import ChunkError
+from ptclean.events import Listener
 from ptclean.splitter import CubeSplitter, Step
 
 GIB = 2**30
@@ -33,6 +34,7 @@ class Job:
         self.run = run
         self.index = index
         self.cost = 1
+        self.label = f"chunk-{index}"
 
     def __str__(self) -> str:
         return str(Chunk(self.index, 3 * self.index, 3 * self.index + 3, 0, 9))
@@ -80,7 +82,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskClusterMan
 
 
 def splitter(cluster: DaskClusterManager, step: Callable[..., Any]) -> CubeSplitter:
-    return CubeSplitter(cluster.client, 2, lambda *done: None, step=step, forget=forget)
+    return CubeSplitter(cluster.client, 2, Listener(), step=step, forget=forget)
 
 
 def test_fewer_tasks_at_once_where_memory_is_short(
