@@ -2,7 +2,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 source = Path(__file__).with_name("ptclean").joinpath("__init__.py").read_text(encoding="utf-8")
 version = re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE).group(1)
@@ -40,7 +40,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="GPL-3.0-or-later",
-    packages=["ptclean", "ptclean.gotasks", "ptclean.xml"],
+    packages=[*find_packages(include=["ptclean", "ptclean.*"]), "ptclean.xml"],
     package_dir={"ptclean.xml": "xml"},
     package_data={"ptclean": ["*.yaml"], "ptclean.xml": ["*.xml"]},
     python_requires=">=3.11",

@@ -21,10 +21,10 @@ from typing import Any
 import dask
 from distributed import Client, LocalCluster, get_worker
 
-from ptclean import splitter
-from ptclean.events import Listener
-from ptclean.splitter import CubeSplitter, Step
-from ptclean.worker import Outcome
+from ptclean.reporting.events import Listener
+from ptclean.workers import splitter
+from ptclean.workers.splitter import CubeSplitter, Step
+from ptclean.workers.worker import Outcome
 
 
 @dataclass(frozen=True)

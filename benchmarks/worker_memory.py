@@ -18,7 +18,7 @@ from typing import Any
 
 from ptclean import DaskClusterManager, plan, ptclean
 from ptclean import logs as forwarding
-from ptclean.worker import Outcome
+from ptclean.workers.worker import Outcome
 from simulate_ms import simulate
 
 _MIB = 2**20

@@ -17,12 +17,12 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "ptclean": "ptclean.run",
     "plan": "ptclean.run",
-    "report": "ptclean.run_report",
-    "Report": "ptclean.run_report",
-    "Plan": "ptclean.planning",
-    "DaskClusterManager": "ptclean.cluster",
-    "ParallelCubeImager": "ptclean.imager",
-    "job_script_prologue": "ptclean.cluster",
+    "report": "ptclean.reporting.run_report",
+    "Report": "ptclean.reporting.run_report",
+    "Plan": "ptclean.planning.cube_plan",
+    "DaskClusterManager": "ptclean.workers.cluster",
+    "ParallelCubeImager": "ptclean.imaging.imager",
+    "job_script_prologue": "ptclean.workers.cluster",
 }
 
 __all__ = [

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    from . import recipe
+    from .call import recipe
 
     words = options.module or options.recipe
     if words[:1] == ["--"]:
@@ -84,8 +84,8 @@ def _defaults(options: argparse.Namespace, parser: argparse.ArgumentParser) -> d
     """Return the parameters that are given, checked: a recipe may run for hours before tclean."""
     import psutil
 
-    from .own_parameters import OWN_PARAMETERS, check_own_parameters
-    from .worker_spec import parse_memory_limit
+    from .call.own_parameters import OWN_PARAMETERS, check_own_parameters
+    from .workers.worker_spec import parse_memory_limit
 
     given = {name: getattr(options, name) for name in OWN_PARAMETERS}
     defaults = {name: value for name, value in given.items() if value is not None}
@@ -103,7 +103,7 @@ def _print_xml() -> None:
 
     # Otherwise CASA opens a log file in the working directory.
     config.logfile = os.devnull
-    from .description import joined_xml
+    from .call.description import joined_xml
 
     sys.stdout.buffer.write(joined_xml().encode("utf-8") + b"\n")
 

@@ -17,10 +17,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .terminal import bars_aside
+from .reporting.terminal import bars_aside
 
 if TYPE_CHECKING:
-    from .worker import Outcome
+    from .workers.worker import Outcome
 
 #: Priorities of the lines that are repeated in the user's log.
 ALARMING = frozenset({"WARN", "SEVERE"})
@@ -125,8 +125,8 @@ def forward_warnings(outcome: Outcome) -> None:
     Parameters
     ----------
     outcome : Outcome
-        What :func:`ptclean.worker.run` returned. A :class:`ptclean.errors.TaskError` has the same
-        attributes and will do as well.
+        What :func:`ptclean.workers.worker.run` returned. A :class:`ptclean.errors.TaskError` has
+        the same attributes and will do as well.
     """
     forward(outcome.warnings, outcome.worker)
 

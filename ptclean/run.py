@@ -14,33 +14,16 @@ from casatasks.private.imagerhelpers.imager_base import PySynthesisImager
 from casatasks.private.imagerhelpers.imager_return_dict import ImagingDict
 from casatasks.private.imagerhelpers.summary_minor import SummaryMinor
 
-from . import images, logs, progress
-from .admission import Admission, needs_of
-from .apart import Surroundings
-from .axis import casa_memory, one_imager
-from .cleanmask import resolve
-from .cluster import DaskClusterManager, casa_config, cluster_for_run, machine_at_hand
+from . import logs
+from .call.description import load
+from .call.own_parameters import OWN_PARAMETERS, check_own_parameters
+from .call.parameters import imager_parameters, saving_records
+from .call.shell import ShellTask, show_in_taskhelp
+from .call.task import bind, signature
 from .config import check_settings, setting
-from .continuum import ContinuumImager
-from .continuum_plan import ContinuumPlan, make_continuum_plan
-from .continuum_scope import CONTINUUM
-from .description import load
-from .disk import failures_explained, require_space, require_writable
-from .events import Listener, Listeners
-from .fingerprint import unchanged_data
-from .imager import ParallelCubeImager
-from .interruption import orderly_end
-from .journal import Journal
-from .manifest import make_manifest
-from .own_parameters import OWN_PARAMETERS, check_own_parameters
-from .parameters import imager_parameters, saving_records
-from .planning import Plan, make_plan
-from .products import history_lines, install, install_images
-from .records import Record
-from .resumption import find_leftover, keeps
-from .run_record import RunRecorder
-from .run_report import keep_report
-from .savemodel import (
+from .imaging.continuum import ContinuumImager
+from .imaging.imager import ParallelCubeImager
+from .imaging.savemodel import (
     MODEL,
     NONE,
     SCALES,
@@ -49,14 +32,33 @@ from .savemodel import (
     products_of,
     save,
 )
-from .scope import is_predicted
-from .shell import ShellTask, show_in_taskhelp
-from .sizing import Machine
-from .splitter import Admit, CubeSplitter
-from .story import Story
-from .task import bind, signature
-from .workdir import work_directory
-from .worker import LogReader
+from .keeping.disk import failures_explained, require_space, require_writable
+from .keeping.fingerprint import unchanged_data
+from .keeping.interruption import orderly_end
+from .keeping.journal import Journal
+from .keeping.manifest import make_manifest
+from .keeping.resumption import find_leftover, keeps
+from .keeping.workdir import work_directory
+from .planning.axis import casa_memory, one_imager
+from .planning.cleanmask import resolve
+from .planning.continuum_plan import ContinuumPlan, make_continuum_plan
+from .planning.continuum_scope import CONTINUUM
+from .planning.cube_plan import Plan, make_plan
+from .planning.scope import is_predicted
+from .planning.sizing import Machine
+from .products import images
+from .products.assembly import history_lines, install, install_images
+from .records import Record
+from .reporting import progress
+from .reporting.events import Listener, Listeners
+from .reporting.run_record import RunRecorder
+from .reporting.run_report import keep_report
+from .reporting.story import Story
+from .workers.admission import Admission, needs_of
+from .workers.apart import Surroundings
+from .workers.cluster import DaskClusterManager, casa_config, cluster_for_run, machine_at_hand
+from .workers.splitter import Admit, CubeSplitter
+from .workers.worker import LogReader
 
 _description = load()
 _defaults = {each.name: each.default for each in _description.parameters}

@@ -17,16 +17,18 @@ from typing import Any
 
 import psutil
 
-from ptclean.encoding import decode
+from ptclean.keeping.encoding import decode
 
 #: Runs a call in a process of its own, which kills itself when something has happened a number of
 #: times, having told which workers it has.
 DRIVER = """
 import json, os, signal, sys
 import psutil
-from ptclean import imager, products, ptclean
-from ptclean.encoding import encode
-from ptclean.journal import Journal
+from ptclean.imaging import imager
+from ptclean.products import products
+from ptclean import ptclean
+from ptclean.keeping.encoding import encode
+from ptclean.keeping.journal import Journal
 
 arguments, where, count, number, outcome = json.loads(sys.argv[1])
 left = count

@@ -7,11 +7,11 @@ import math
 import random
 from typing import Any
 
-from ptclean.chunks import Chunk
-from ptclean.events import Cycle, Loss, Phase, Task
-from ptclean.planning import Plan
-from ptclean.run_record import RunRecorder
-from ptclean.worker import Outcome
+from ptclean.planning.chunks import Chunk
+from ptclean.planning.cube_plan import Plan
+from ptclean.reporting.events import Cycle, Loss, Phase, Task
+from ptclean.reporting.run_record import RunRecorder
+from ptclean.workers.worker import Outcome
 
 
 def made_up_run(

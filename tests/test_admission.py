@@ -16,9 +16,9 @@ import pytest
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 
 from ptclean import ptclean
-from ptclean.admission import Admission, Examination, Needs, digest, faults, needs_of
-from ptclean.cluster import machine_at_hand
 from ptclean.errors import UnfitWorkersError
+from ptclean.workers.admission import Admission, Examination, Needs, digest, faults, needs_of
+from ptclean.workers.cluster import machine_at_hand
 from same_images import COMMON
 
 GIB = 2**30
@@ -137,7 +137,7 @@ def test_plan_reckons_with_the_memory_of_the_workers(
     memory_limit: Any, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not with the driver's, which here has none."""
-    monkeypatch.setattr("ptclean.cluster.free_memory", lambda: 0)
+    monkeypatch.setattr("ptclean.workers.cluster.free_memory", lambda: 0)
     with (
         LocalCluster(
             n_workers=2,

@@ -17,8 +17,8 @@ from casatasks import tclean
 from compare_images import list_products
 from killing import killed_workers
 from ptclean import DaskClusterManager, plan, ptclean
-from ptclean.automask import full_blocks, speaks_of_a_chunk, without_stand_in
-from ptclean.history import Entry, History
+from ptclean.imaging.automask import full_blocks, speaks_of_a_chunk, without_stand_in
+from ptclean.imaging.history import Entry, History
 from same_images import assert_same_images, assert_same_return, pieces, pixels
 
 #: ALMA's parameters for its shorter baselines; a cube of six channels, one without emission.

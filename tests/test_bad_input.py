@@ -22,7 +22,7 @@ from casatasks import tclean
 
 from ptclean import DaskClusterManager, plan, ptclean
 from ptclean.errors import ImageInUseError, ParameterError, WorkerStartError
-from ptclean.workdir import work_directory
+from ptclean.keeping.workdir import work_directory
 from simulated import simulate
 
 BASE: dict[str, Any] = {

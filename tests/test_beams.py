@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from casatasks import flagdata, tclean
 
-from ptclean.beams import CommonBeam, as_text
-from ptclean.chunk_imager import ChunkJob
-from ptclean.chunks import cut
-from ptclean.images import image_info
+from ptclean.imaging.chunk_imager import ChunkJob
+from ptclean.planning.chunks import cut
+from ptclean.products.beams import CommonBeam, as_text
+from ptclean.products.images import image_info
 from same_images import COMMON, assert_same_as_tclean, pixels
 from simulated import simulate
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptclean.chunks import (
+from ptclean.planning.chunks import (
     CHUNKS_PER_WORKER,
     Chunk,
     choose_parts,

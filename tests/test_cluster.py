@@ -22,8 +22,9 @@ import pytest
 from distributed import Client, KilledWorker, LocalCluster, get_worker
 
 import ptclean
-from ptclean import errors, logs, worker
-from ptclean.cluster import DaskClusterManager, default_nworkers
+from ptclean import errors, logs
+from ptclean.workers import worker
+from ptclean.workers.cluster import DaskClusterManager, default_nworkers
 
 PACKAGE_FOLDER = str(Path(next(iter(ptclean.__path__))).parent)
 CASA_MEMORY = 1500
@@ -492,7 +493,7 @@ SCRIPT = """
 import os
 with open({marker!r}, "a") as file:
     file.write("the first line ran\\n")
-from ptclean.cluster import DaskClusterManager
+from ptclean.workers.cluster import DaskClusterManager
 with DaskClusterManager(1) as cluster:
     pids = set(cluster.client.run(os.getpid).values())
     assert len(pids) == 1 and os.getpid() not in pids
@@ -544,7 +545,7 @@ def test_names_in_the_users_folder_do_not_hide_modules(tmp_path, monkeypatch):
 
 INTERRUPTED = """
 import os, signal, time
-from ptclean.cluster import DaskClusterManager
+from ptclean.workers.cluster import DaskClusterManager
 # What runs the tests in the background may have it ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with DaskClusterManager(1) as cluster:
@@ -561,7 +562,7 @@ with DaskClusterManager(1) as cluster:
 ABANDONED = """
 import os, time
 import psutil
-from ptclean.cluster import DaskClusterManager
+from ptclean.workers.cluster import DaskClusterManager
 from test_cluster import hold_interpreter_lock
 cluster = DaskClusterManager(1, local_directory="scratch").start()
 future = cluster.client.submit(hold_interpreter_lock, 60)

@@ -59,7 +59,7 @@ def test_defaults_are_of_their_own_kind() -> None:
 @pytest.mark.parametrize("key", DEFAULTS)
 def test_every_setting_is_used(key: str) -> None:
     """A key that nothing reads would be a promise that nobody keeps."""
-    modules = [path for path in (ROOT / "ptclean").glob("*.py") if path.name != "config.py"]
+    modules = [path for path in (ROOT / "ptclean").rglob("*.py") if path.name != "config.py"]
     assert any(re.search(rf"""setting\(\s*["']{key}["']""", p.read_text()) for p in modules)
 
 

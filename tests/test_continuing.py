@@ -20,8 +20,8 @@ from casatools import image
 from test_run import break_column
 
 from ptclean import DaskClusterManager, plan, ptclean
-from ptclean.continuing import Beginning, reason_in_earlier_images
 from ptclean.errors import ChunkError
+from ptclean.planning.continuing import Beginning, reason_in_earlier_images
 from same_images import assert_same_images, assert_same_return, pixels
 
 CUBE: dict[str, Any] = {

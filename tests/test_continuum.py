@@ -23,10 +23,10 @@ from casatools import image, table
 from compare_images import compare_image_sets
 from killing import killed_workers
 from ptclean import DaskClusterManager, plan, ptclean
-from ptclean.continuum_plan import make_continuum_plan
-from ptclean.continuum_scope import reason_for_serial
 from ptclean.errors import ChunkError
-from ptclean.partition import (
+from ptclean.planning.continuum_plan import make_continuum_plan
+from ptclean.planning.continuum_scope import reason_for_serial
+from ptclean.planning.partition import (
     FEWEST_PARTS,
     MOST_INTERLEAVED,
     MOST_PARTS,
@@ -35,7 +35,7 @@ from ptclean.partition import (
     has_simultaneous_fields,
     have_all_times,
 )
-from ptclean.sizing import Machine
+from ptclean.planning.sizing import Machine
 from same_images import assert_same_images, assert_same_return, pixels
 from simulated import simulate
 
@@ -81,7 +81,7 @@ def wide_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def in_one_part() -> Iterator[None]:
-    with dask.config.set({"ptclean.continuum-parts": 1}):
+    with dask.config.set({"ptclean.imaging.continuum-parts": 1}):
         yield
 
 

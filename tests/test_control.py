@@ -12,8 +12,7 @@ from casatools import synthesisdeconvolver
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptclean import images
-from ptclean.control import (
+from ptclean.imaging.control import (
     IterationControl,
     block_channels,
     join_execution,
@@ -21,6 +20,7 @@ from ptclean.control import (
     unchanged,
     with_noise_of,
 )
+from ptclean.products import images
 
 #: Names of the rows of CASA's tables of minor cycles; their number depends on the version.
 ROWS = {full: SummaryMinor.getRowDescriptionsOldOrder(full) for full in (False, True)}

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from ptclean import DaskClusterManager
-from ptclean.chunks import Chunk
-from ptclean.deaths import Death, is_of_memory
 from ptclean.errors import ChunkError
-from ptclean.events import Listener
-from ptclean.splitter import CubeSplitter, Step
+from ptclean.planning.chunks import Chunk
+from ptclean.reporting.events import Listener
+from ptclean.workers.deaths import Death, is_of_memory
+from ptclean.workers.splitter import CubeSplitter, Step
 
 GIB = 2**30
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import casatasks
 import pytest
 
-from ptclean.description import Constraint, find_ptclean_xml, joined_xml, load, parse
+from ptclean.call.description import Constraint, find_ptclean_xml, joined_xml, load, parse
 
 OWN = ["nworkers", "chanchunks", "memory_limit"]
 

@@ -18,12 +18,13 @@ from distributed.scheduler import NoValidWorkerError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptclean import disk, logs, plan, ptclean, run
-from ptclean.chunks import cut
+from ptclean import logs, plan, ptclean, run
 from ptclean.errors import DataChangedError, DiskError, ImageInUseError
-from ptclean.fingerprint import differences, fingerprint, unchanged_data
-from ptclean.memory import ImageSize
-from ptclean.space import Outputs, continuum_space, cube_space
+from ptclean.keeping import disk
+from ptclean.keeping.fingerprint import differences, fingerprint, unchanged_data
+from ptclean.planning.chunks import cut
+from ptclean.planning.memory import ImageSize
+from ptclean.planning.space import Outputs, continuum_space, cube_space
 from same_images import COMMON, assert_same_images
 
 OWN = {"nworkers": 2, "chanchunks": 3}

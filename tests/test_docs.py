@@ -22,8 +22,8 @@ import pytest
 import yaml
 
 import ptclean.errors
-from ptclean import continuum_scope, scope
 from ptclean.config import check_settings, variable
+from ptclean.planning import continuum_scope, scope
 from ptclean.run import plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,7 +159,7 @@ def test_every_error_is_explained() -> None:
 def test_every_reason_is_explained() -> None:
     """Each phrase with which the log says why tclean runs serially is in the page of errors."""
     page = plain((DOCS / "errors.md").read_text("utf-8"))
-    phrases = {phrase for path in (ROOT / "ptclean").glob("*.py") for phrase in reasons(path)}
+    phrases = {phrase for path in (ROOT / "ptclean").rglob("*.py") for phrase in reasons(path)}
     assert len(phrases) > 20
     missing = sorted(phrase for phrase in phrases if plain(phrase) not in page)
     assert not missing, "docs/errors.md does not explain:\n" + "\n".join(missing)
@@ -168,7 +168,7 @@ def test_every_reason_is_explained() -> None:
 def test_no_reason_is_explained_that_there_is_not() -> None:
     page = (DOCS / "errors.md").read_text("utf-8")
     section = page.partition("## Runs tclean serially")[2].partition("## Warnings")[0]
-    phrases = {plain(each) for path in (ROOT / "ptclean").glob("*.py") for each in reasons(path)}
+    phrases = {plain(each) for path in (ROOT / "ptclean").rglob("*.py") for each in reasons(path)}
     terms = re.findall(r"^(`.*)\n: ", section, re.MULTILINE)
     spans = [span for term in terms for span in re.findall(r"`(.*?)`", term)]
     assert len(spans) > 20
@@ -184,7 +184,7 @@ def test_messages_that_are_quoted() -> None:
     quoted += re.findall(r"^`([^`]*)`\n: ", warnings, re.MULTILINE)
     quoted = [quote for quote in quoted if " " in quote]
     assert len(quoted) > 12
-    code = [text for path in (ROOT / "ptclean").glob("*.py") for text in texts_in(path)]
+    code = [text for path in (ROOT / "ptclean").rglob("*.py") for text in texts_in(path)]
     for quote in quoted:
         parts = [part.strip() for part in re.split(r"\.\.\.+", quote) if len(part.strip()) > 3]
         assert any(all(part in text for part in parts) for text in code), quote

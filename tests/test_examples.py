@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from compare_images import compare_image_sets, format_table
-from ptclean.cluster import default_nworkers
+from ptclean.workers.cluster import default_nworkers
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

@@ -18,7 +18,7 @@ from casatasks import tclean
 from casatools import table
 
 from ptclean import DaskClusterManager, plan, ptclean
-from ptclean.mosaic import (
+from ptclean.planning.mosaic import (
     beam_frequency,
     common_beam_frequency,
     decoy_frequency,
@@ -26,8 +26,8 @@ from ptclean.mosaic import (
     has_one_screen,
     screen_size,
 )
-from ptclean.standin import StandIn, is_plain, make_standin
-from ptclean.windows import SpectralWindow, frame_factor
+from ptclean.planning.standin import StandIn, is_plain, make_standin
+from ptclean.planning.windows import SpectralWindow, frame_factor
 from same_images import (
     assert_same_as_tclean,
     assert_same_images,

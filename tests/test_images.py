@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from casatools import coordsys, image, table
 
-from ptclean import beams, images
+from ptclean.products import beams, images
 
 NX, NY, NCHAN = 5, 4, 7
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ptclean.interruption import Terminated, held, orderly_end
+from ptclean.keeping.interruption import Terminated, held, orderly_end
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_a_signal_is_an_exception_once(number: int, error: type[BaseException]) 
 def test_status_is_that_of_a_process_that_died_of_it() -> None:
     script = (
         "import os, signal, time\n"
-        "from ptclean.interruption import orderly_end\n"
+        "from ptclean.keeping.interruption import orderly_end\n"
         "with orderly_end():\n"
         "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)\n"
     )

@@ -16,15 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ptclean.chunks import Chunk
-from ptclean.durable import sync_tree, write_bytes, write_json
-from ptclean.encoding import decode, digest, encode
 from ptclean.errors import ChunkError, TaskError
-from ptclean.fingerprint import digests
-from ptclean.history import Entry, History
-from ptclean.journal import Journal, JournalError
-from ptclean.resumption import TakingOver, keeps, remove_former, take_over
-from ptclean.splitter import Step
+from ptclean.imaging.history import Entry, History
+from ptclean.keeping.durable import sync_tree, write_bytes, write_json
+from ptclean.keeping.encoding import decode, digest, encode
+from ptclean.keeping.fingerprint import digests
+from ptclean.keeping.journal import Journal, JournalError
+from ptclean.keeping.resumption import TakingOver, keeps, remove_former, take_over
+from ptclean.planning.chunks import Chunk
+from ptclean.workers.splitter import Step
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 ARRAYS = hnp.arrays(
@@ -91,8 +91,8 @@ def test_other_things_are_not_kept(value: Any) -> None:
     [
         {"!": "os:system", "fields": {"command": "true"}},
         {"!": "ptclean.run:run", "fields": {}},
-        {"!": "ptclean.workdir:os", "fields": {}},
-        {"!": "ptclean.chunks:Chunk", "fields": {"nothing": 1}},
+        {"!": "ptclean.keeping.workdir:os", "fields": {}},
+        {"!": "ptclean.planning.chunks:Chunk", "fields": {"nothing": 1}},
         {"!": "ptclean.nowhere:Chunk", "fields": {}},
         {"!": "array", "dtype": "O", "shape": [1], "scalar": False, "items": 3},
     ],

@@ -26,8 +26,8 @@ from distributed.comm.tcp import TCP
 from tornado.iostream import IOStream
 
 from ptclean import DaskClusterManager, logs
-from ptclean.cgroup import memory_left
-from ptclean.patience import SCHEDULER_SETTINGS, impatient_scheduler, pausing_worker
+from ptclean.workers.cgroup import memory_left
+from ptclean.workers.patience import SCHEDULER_SETTINGS, impatient_scheduler, pausing_worker
 
 MIB = 2**20
 LIMIT = 400 * MIB
@@ -320,7 +320,7 @@ def test_real_control_group(tmp_path):
         script = (
             "import os; "
             f"open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid())); "
-            "from ptclean.cluster import machine_at_hand; "
+            "from ptclean.workers.cluster import machine_at_hand; "
             "print(machine_at_hand(1, '0').memory)"
         )
         done = subprocess.run(

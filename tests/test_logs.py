@@ -19,11 +19,11 @@ import psutil
 import pytest
 
 from ptclean import DaskClusterManager, logs, ptclean, report
-from ptclean.events import Cycle, Loss, Phase, Task, cycle_of
 from ptclean.logs import LogLine
-from ptclean.losses import Losses
-from ptclean.story import MESSAGES_OF_AN_ORIGIN, Story, describe_cycle
-from ptclean.worker import Outcome
+from ptclean.reporting.events import Cycle, Loss, Phase, Task, cycle_of
+from ptclean.reporting.story import MESSAGES_OF_AN_ORIGIN, Story, describe_cycle
+from ptclean.workers.losses import Losses
+from ptclean.workers.worker import Outcome
 
 CUBE: dict[str, Any] = {
     "datacolumn": "data",
@@ -181,7 +181,7 @@ def test_story_is_told_once(
 ) -> None:
     """Each line is there as often as what it tells of has happened."""
     # However slow the machine is, no line says how far a phase has come.
-    monkeypatch.setattr("ptclean.story.SECONDS_BETWEEN_LINES", math.inf)
+    monkeypatch.setattr("ptclean.reporting.story.SECONDS_BETWEEN_LINES", math.inf)
     result = ptclean(line_ms, imagename=str(tmp_path / "cube"), nworkers=2, chanchunks=2, **CUBE)
     lines = own_lines(log())
     cycles = result["nmajordone"] - 1
@@ -249,7 +249,7 @@ def test_lost_worker_is_told_and_reported(
     over = threading.Event()
 
     def kill_one_at_work() -> None:
-        while not over.wait(0.05) and not list(tmp_path.glob("cube.ptclean/chunk-*")):
+        while not over.wait(0.05) and not list(tmp_path.glob("cube.ptclean/attempt-*/chunk-*")):
             pass
         while not over.wait(0.1) and not killed:
             workers = [

@@ -21,11 +21,12 @@ import pytest
 from casatasks import tclean
 from casatools import image, regionmanager
 
-from ptclean import DaskClusterManager, cleanmask, plan, ptclean
-from ptclean.axis import CubeAxes
-from ptclean.cleanmask import CleanMask, is_same_in_all_channels, used_masks
-from ptclean.planning import make_plan
-from ptclean.sizing import Machine
+from ptclean import DaskClusterManager, plan, ptclean
+from ptclean.planning import cleanmask
+from ptclean.planning.axis import CubeAxes
+from ptclean.planning.cleanmask import CleanMask, is_same_in_all_channels, used_masks
+from ptclean.planning.cube_plan import make_plan
+from ptclean.planning.sizing import Machine
 from same_images import assert_same_as_tclean, assert_same_images, assert_same_return, pixels
 
 #: Six channels with lines in them.

@@ -7,7 +7,7 @@ from casatools import image
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptclean.memory import (
+from ptclean.planning.memory import (
     WORKER_BASE,
     ImageSize,
     casa_budget,

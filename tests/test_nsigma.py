@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptclean import plan
-from ptclean.chunks import cut, cut_at_blocks
-from ptclean.control import block_channels
-from ptclean.memory import ImageSize
-from ptclean.sizing import Machine, size_run
+from ptclean.imaging.control import block_channels
+from ptclean.planning.chunks import cut, cut_at_blocks
+from ptclean.planning.memory import ImageSize
+from ptclean.planning.sizing import Machine, size_run
 from same_images import assert_same_as_tclean, pixels
 
 #: An image of a size of which CASA cleans ten channels at a time.

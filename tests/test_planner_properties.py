@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whatever the cube, the machine and the wishes are: its chunks cover it once, and fit.
 
-Of the planner as a whole, :func:`ptclean.sizing.size_run`; of cutting alone see ``test_chunks.py``,
-and of the numbers that come out ``test_sizing.py``.
+Of the planner as a whole, :func:`ptclean.planning.sizing.size_run`; of cutting alone see
+``test_chunks.py``, and of the numbers that come out ``test_sizing.py``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from ptclean.chunks import guard_channels
-from ptclean.memory import (
+from ptclean.planning.chunks import guard_channels
+from ptclean.planning.memory import (
     ImageSize,
     casa_budget,
     casa_requirement,
@@ -23,8 +23,8 @@ from ptclean.memory import (
     padded,
     worker_memory,
 )
-from ptclean.partition import choose_parts, cut_rows
-from ptclean.sizing import USABLE_OF_LIMIT, Machine, Sizing, size_run
+from ptclean.planning.partition import choose_parts, cut_rows
+from ptclean.planning.sizing import USABLE_OF_LIMIT, Machine, Sizing, size_run
 
 MIB, GIB, TIB = 2**20, 2**30, 2**40
 

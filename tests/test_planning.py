@@ -12,7 +12,7 @@ import pytest
 from casatools import coordsys, image
 
 from ptclean import Plan, plan, ptclean
-from ptclean.memory import ImageSize, casa_requirement
+from ptclean.planning.memory import ImageSize, casa_requirement
 
 SMALL = {"specmode": "cube", "imsize": 32, "cell": "0.2arcsec"}
 PARALLEL = SMALL | {"nworkers": 2}

@@ -27,13 +27,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from made_up_run import made_up_run
-from ptclean import DaskClusterManager, pictures, ptclean, report
+from ptclean import DaskClusterManager, ptclean, report
 from ptclean.errors import ParameterError
-from ptclean.planning import Plan
-from ptclean.report_page import page
-from ptclean.run_record import FILE, RunRecorder, from_ranges, keep, load, ranges
-from ptclean.run_report import Report, keep_report, page_path
-from ptclean.run_sums import gridded_chunks, phase_rows, seconds_of_pieces, timeline, worker_rows
+from ptclean.planning.cube_plan import Plan
+from ptclean.reporting import pictures
+from ptclean.reporting.report_page import page
+from ptclean.reporting.run_record import FILE, RunRecorder, from_ranges, keep, load, ranges
+from ptclean.reporting.run_report import Report, keep_report, page_path
+from ptclean.reporting.run_sums import (
+    gridded_chunks,
+    phase_rows,
+    seconds_of_pieces,
+    timeline,
+    worker_rows,
+)
 
 CUBE: dict[str, Any] = {
     "datacolumn": "data",

@@ -22,7 +22,7 @@ from casatasks import tclean
 from killing import Driver, wait_until_gone, worker_processes
 from ptclean import plan, ptclean
 from ptclean.errors import ImageInUseError, LeftoverError
-from ptclean.journal import Journal
+from ptclean.keeping.journal import Journal
 from same_images import assert_same_images, assert_same_return
 from simulated import simulate
 

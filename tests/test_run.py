@@ -24,9 +24,9 @@ from distributed import Client
 from compare_images import compare_image_sets
 from killing import killed_workers
 from ptclean import DaskClusterManager, ptclean
-from ptclean.chunk_imager import ChunkImager, ChunkJob
-from ptclean.chunks import Chunk
 from ptclean.errors import ChunkError
+from ptclean.imaging.chunk_imager import ChunkImager, ChunkJob
+from ptclean.planning.chunks import Chunk
 from ptclean.records import ImagingRecords
 from same_images import assert_same_images
 

@@ -21,12 +21,12 @@ from casatasks import clearcal, tclean
 from casatools import table
 
 from ptclean import plan, ptclean
-from ptclean.apart import Surroundings, run_apart
-from ptclean.description import load
+from ptclean.call.description import load
+from ptclean.call.parameters import saving_records
 from ptclean.errors import SaveModelError, TaskError
-from ptclean.parameters import saving_records
-from ptclean.savemodel import ModelsToSave
-from ptclean.scope import is_predicted, reason_for_serial
+from ptclean.imaging.savemodel import ModelsToSave
+from ptclean.planning.scope import is_predicted, reason_for_serial
+from ptclean.workers.apart import Surroundings, run_apart
 from same_images import COMMON, assert_same_images, assert_same_return, pieces
 from simulated import simulate
 
@@ -306,13 +306,13 @@ CONTINUUM: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", CONTINUUM)
 def test_continuum(case: str, used_ms: str, tmp_path: Path) -> None:
-    with dask.config.set({"ptclean.continuum-parts": 1}):
+    with dask.config.set({"ptclean.imaging.continuum-parts": 1}):
         assert_same_model(used_ms, tmp_path, chanchunks=-1, **MFS | CONTINUUM[case])
 
 
 def test_continuum_mosaic(two_pointings: str, tmp_path: Path) -> None:
     arguments = MFS | {"gridder": "mosaic", "cell": "0.2arcsec", "phasecenter": 0, "niter": 20}
-    with dask.config.set({"ptclean.continuum-parts": 1}):
+    with dask.config.set({"ptclean.imaging.continuum-parts": 1}):
         assert_same_model(
             two_pointings, tmp_path, chanchunks=-1, savemodel="modelcolumn", **arguments
         )
@@ -389,7 +389,7 @@ def test_data_that_cannot_be_written_to(
 ) -> None:
     """tclean says so before it begins, not after hours."""
     arguments = {"imagename": str(tmp_path / "cube"), "nworkers": 2} | CUBE
-    monkeypatch.setattr("ptclean.planning.os.access", lambda path, mode: False)
+    monkeypatch.setattr("ptclean.planning.cube_plan.os.access", lambda path, mode: False)
     made = plan(line_ms, savemodel="modelcolumn", **arguments)
     assert made.serial == f"savemodel='modelcolumn', and {line_ms} cannot be written to"
     assert plan(line_ms, **arguments).serial is None
@@ -435,7 +435,7 @@ def test_models_of_other_calls() -> None:
 def test_process_apart_dies_with_its_worker(tmp_path: Path) -> None:
     """Else two processes would write when the task is tried again elsewhere."""
     script = (
-        "import time; from ptclean.apart import Surroundings, run_apart;"
+        "import time; from ptclean.workers.apart import Surroundings, run_apart;"
         f"run_apart(Surroundings('sleeper', {str(tmp_path)!r}), time.sleep, 600)"
     )
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -6,8 +6,8 @@ import inspect
 import casatasks
 import pytest
 
-from ptclean.description import load
-from ptclean.scope import reason_for_serial
+from ptclean.call.description import load
+from ptclean.planning.scope import reason_for_serial
 
 DEFAULTS = {p.name: p.default for p in inspect.signature(casatasks.tclean).parameters.values()}
 CUBE = DEFAULTS | {"vis": "line.ms", "imagename": "/images/line", "specmode": "cube"}

@@ -19,9 +19,9 @@ from distributed.comm import connect
 
 import ptclean
 from ptclean import DaskClusterManager
-from ptclean.security import make_security, worker_security_config
-from ptclean.workdir import work_directory
-from ptclean.worker_spec import worker_config
+from ptclean.keeping.workdir import work_directory
+from ptclean.workers.security import make_security, worker_security_config
+from ptclean.workers.worker_spec import worker_config
 
 PACKAGE = Path(next(iter(ptclean.__path__)))
 LOOPBACK = ("127.0.0.1", "::1")
@@ -176,11 +176,12 @@ def test_keys_of_other_clusters_are_not_used():
 #: What runs text as a command, or as Python.
 _RUNS_TEXT = {"eval", "exec", "system", "popen", "getoutput", "getstatusoutput"}
 
-#: A function with the names of tclean's parameters, which are checked to be names.
-_ALLOWED = {("task.py", "eval")}
+#: Functions with the names of tclean's parameters, which are checked to be names; and the recipe
+#: that the user asks to have run.
+_ALLOWED = {("task.py", "eval"), ("recipe.py", "eval"), ("recipe.py", "exec")}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
 def test_no_text_is_run(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):

@@ -17,7 +17,7 @@ from casatasks import concat, flagdata, mstransform, tclean
 from casatools import table
 
 from ptclean import plan, ptclean
-from ptclean.weighting import confuses_channels
+from ptclean.planning.weighting import confuses_channels
 from same_images import COMMON, assert_same_as_tclean, assert_same_images
 from simulated import simulate
 

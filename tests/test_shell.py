@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptclean.description import load
+from ptclean.call.description import load
+from ptclean.call.shell import ShellTask, show_in_taskhelp
+from ptclean.call.task import bind
 from ptclean.run import ptclean as anywhere
-from ptclean.shell import ShellTask, show_in_taskhelp
-from ptclean.task import bind
 
 stock = pytest.importorskip("casashell.private.tclean", reason="casashell is not installed")
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ptclean.memory import USABLE, ImageSize, worker_memory
-from ptclean.sizing import USABLE_OF_LIMIT, Machine, size_run, tclean_seconds
+from ptclean.planning.memory import USABLE, ImageSize, worker_memory
+from ptclean.planning.sizing import USABLE_OF_LIMIT, Machine, size_run, tclean_seconds
 
 GIB = 2**30
 SMALL = ImageSize(64, 64)

@@ -21,7 +21,7 @@ from casatasks import concat, flagdata, tclean
 from casatools import ms, table
 
 from ptclean import plan, ptclean
-from ptclean.resampling import SpectralSampling, even_start, unlike, wants_one_above
+from ptclean.planning.resampling import SpectralSampling, even_start, unlike, wants_one_above
 from same_images import COMMON, assert_same_as_tclean, assert_same_images, pixels
 from simulated import simulate
 

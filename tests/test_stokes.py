@@ -15,7 +15,7 @@ import pytest
 from casatasks import tclean
 
 from ptclean import DaskClusterManager, ptclean
-from ptclean.control import join_execution, separate_planes
+from ptclean.imaging.control import join_execution, separate_planes
 from same_images import assert_same_as_tclean, assert_same_images, assert_same_return, pixels
 
 #: Four channels of `line_ms`, or of `fullpol_ms`, cleaned in some major cycles. Nearest, since the

@@ -14,8 +14,8 @@ import casatasks
 import pytest
 from casatasks import casalog
 
-from ptclean.description import load
-from ptclean.task import CasaTask, bind, docstring, signature
+from ptclean.call.description import load
+from ptclean.call.task import CasaTask, bind, docstring, signature
 
 DESCRIPTION = load()
 NAMES = [p.name for p in DESCRIPTION.parameters]

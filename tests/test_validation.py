@@ -10,8 +10,8 @@ import casatasks
 import numpy as np
 import pytest
 
-from ptclean.description import Parameter, TaskDescription, load
-from ptclean.validation import schema, validate
+from ptclean.call.description import Parameter, TaskDescription, load
+from ptclean.call.validation import schema, validate
 
 DESCRIPTION = load()
 STOCK_DEFAULTS = {

@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptclean.waiting import Waiting
+from ptclean.workers.waiting import Waiting
 
 
 def everything(waiting: Waiting[str], worker: str) -> list[str]:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from casatasks import tclean
 
-from ptclean import DaskClusterManager, chunk_imager, plan, ptclean
-from ptclean.imager import ParallelCubeImager
+from ptclean import DaskClusterManager, plan, ptclean
+from ptclean.imaging import chunk_imager
+from ptclean.imaging.imager import ParallelCubeImager
 from same_images import (
     assert_same_as_tclean,
     assert_same_images,

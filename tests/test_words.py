@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from ptclean import ptclean
-from ptclean.description import load
+from ptclean.call.description import load
 
 DESCRIPTION = load()
 DEFAULTS = {p.name: p.default for p in inspect.signature(casatasks.tclean).parameters.values()}
@@ -68,7 +68,7 @@ def judges(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Judge, Judge]
     for name in ("_start_log", "_end_log", "_except_log"):
         monkeypatch.setitem(wrapper, name, lambda *_: None)
     for name in ("start_log", "end_log", "except_log"):
-        monkeypatch.setattr(f"ptclean.task.{name}", lambda *_: None)
+        monkeypatch.setattr(f"ptclean.call.task.{name}", lambda *_: None)
     monkeypatch.setattr(ptclean, "_run", taken.append)
 
     def judge(task: Any) -> Judge:

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from ptclean.errors import ImageInUseError, ParameterError
-from ptclean.workdir import refuse_if_in_use, work_directory
+from ptclean.keeping.workdir import refuse_if_in_use, work_directory
 
 ROOT = Path(__file__).resolve().parents[1]
 
 HOLD = """
 import sys
-from ptclean.workdir import work_directory
+from ptclean.keeping.workdir import work_directory
 with work_directory(sys.argv[1]) as path:
     open(f"{path}/left", "w").close()
     print("ready", flush=True)

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from ptclean.sizing import USABLE_OF_LIMIT
-from ptclean.worker_spec import (
+from ptclean.planning.sizing import USABLE_OF_LIMIT
+from ptclean.workers.worker_spec import (
     SMALLEST_MEMORY_LIMIT,
     TERMINATE,
     THREAD_VARIABLES,
@@ -249,7 +249,7 @@ def spec(**changes):
         ("dashboard", False),
         ("dashboard_address", "127.0.0.1:0"),
         ("death_timeout", 120.0),
-        ("preload_nanny", ["ptclean.watchdog"]),
+        ("preload_nanny", ["ptclean.workers.watchdog"]),
     ],
 )
 def test_nanny_options(option, expected):

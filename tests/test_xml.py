@@ -16,7 +16,7 @@ import pytest
 from casatasks.private import casaxmlutil
 
 from ptclean import ptclean
-from ptclean.description import load, parse
+from ptclean.call.description import load, parse
 
 OWN: dict[str, Any] = {"nworkers": 0, "chanchunks": -1, "memory_limit": "0"}
 

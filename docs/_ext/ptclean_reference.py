@@ -22,9 +22,9 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from ptclean import continuum_scope, scope
+from ptclean.call.description import Parameter, find_ptclean_xml, parse
 from ptclean.config import kind, variable
-from ptclean.description import Parameter, find_ptclean_xml, parse
+from ptclean.planning import continuum_scope, scope
 
 _KEY = re.compile(r"^  ([a-z][a-z0-9-]*):", re.ASCII)
 _COMMENT = "  #"

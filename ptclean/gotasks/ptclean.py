@@ -4,9 +4,9 @@
 For ``startup.py``, and for scripts that used the shell's own tclean.
 """
 
-from ..description import load
+from ..call.description import load
+from ..call.shell import ShellTask
 from ..run import run
-from ..shell import ShellTask
 
 __all__ = ["ptclean"]
 

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The engine for continuum images: parts of the data on workers, tclean's order of things.
+
+Covers the sequence of weights, PSF, residual, minor and major cycles. Gridding is done for each
+part of the rows (:mod:`ptclean.imaging.part_imager`), all else once, on the image as a whole
+(:mod:`ptclean.imaging.whole_image`). Where a step runs is :mod:`ptclean.workers.splitter`'s, when
+to stop :mod:`ptclean.imaging.control`'s.
+
+The parts and the order in which they are added do not depend on the workers, and so neither do the
+images, in any bit. tclean adds the same visibilities in another order: its images differ by the
+rounding of single precision.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from distributed import Client
+
+from .. import logs
+from ..config import setting
+from ..errors import ChunkError, TaskError
+from ..planning.continuum_plan import ContinuumPlan
+from ..records import Record
+from ..reporting.events import Cycle, Listener, Phase, cycle_of, task_of, told
+from ..reporting.story import Story
+from ..workers.splitter import Admit, CubeSplitter, Step
+from . import part_imager, whole_image
+from .control import IterationControl, separate_planes
+from .part_imager import ContinuumJob, PartJob
+from .savemodel import ModelsToSave
+
+
+class ContinuumImager:
+    """Makes a continuum image as planned, on the workers of a Dask client.
+
+    Parameters
+    ----------
+    plan : ContinuumPlan
+        A plan that is not serial.
+    client : distributed.Client
+        Its workers are prepared (:class:`ptclean.workers.cluster.DaskClusterManager`).
+    directory : str
+        Work directory, absolute, seen by all workers under this path.
+    admit : callable, optional
+        As for :class:`ptclean.workers.splitter.CubeSplitter`.
+    listener : Listener, optional
+        Told what happens; by default the log is.
+
+    Attributes
+    ----------
+    models : ModelsToSave
+        Models that tclean would write to the measurement sets.
+    """
+
+    def __init__(
+        self,
+        plan: ContinuumPlan,
+        client: Client,
+        directory: str,
+        admit: Admit | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        if plan.serial or plan.records is None:
+            raise ValueError(f"this plan is tclean's own ({plan.serial}), not for the engine")
+        self._plan = plan
+        self._records = plan.records
+        self._client = client
+        self._directory = directory
+        self._admit = admit
+        self.models = ModelsToSave(plan.parameters)
+        self._listener = listener or Story()
+
+    def run(self, history: Sequence[str]) -> tuple[Record | None, dict[str, str]]:
+        """Make the images in the work directory.
+
+        Parameters
+        ----------
+        history : sequence of str
+            Lines for the images' history.
+
+        Returns
+        -------
+        summary : dict or None
+            Of the iteration control; None without minor cycles.
+        made : dict
+            The image of each product.
+
+        Raises
+        ------
+        ChunkError
+            If a step fails; the workers have then let go of the others.
+        """
+        failures = 0
+        while True:
+            directory = os.path.join(self._directory, f"attempt-{failures}")
+            attempt = _Attempt(self._plan, self._client, directory, self._admit, self._listener)
+            self.models = attempt.models
+            try:
+                return attempt.run(history)
+            except ChunkError as error:
+                failures += 1
+                if not _is_lost_state(error) or failures > setting("allowed-failures"):
+                    raise
+                logs.post("The worker that deconvolved the image died: it is begun anew", "WARN")
+
+
+def _is_lost_state(error: ChunkError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, TaskError) and cause.error_type == "StateLostError"
+
+
+class _Attempt:
+    """One attempt at the image, from its beginning."""
+
+    def __init__(
+        self,
+        plan: ContinuumPlan,
+        client: Client,
+        directory: str,
+        admit: Admit | None,
+        listener: Listener,
+    ) -> None:
+        assert plan.records is not None
+        self._listener = listener
+        self._cycle = 0
+        self._iteration = plan.records.iteration
+        self.models = ModelsToSave(plan.parameters)
+        npol = plan.shape[2] if plan.shape else 1
+        self._planes = separate_planes(npol, plan.parameters["deconvolver"])
+        self._splitter = CubeSplitter(
+            client,
+            plan.nworkers,
+            listener,
+            step=whole_image.step,
+            forget=part_imager.forget,
+            needs_less="use fewer workers (nworkers)",
+            admit=admit,
+        )
+        self._whole = ContinuumJob(
+            run=directory,
+            parts=plan.parts,
+            records=plan.records,
+            coordinates=plan.coordinates,
+            directory=directory,
+            cleans=plan.parameters["niter"] > 0,
+            restores=bool(plan.parameters["restoration"]),
+            corrects=bool(plan.parameters["pbcor"]),
+            continued=tuple((name, f"{plan.imagename}.{name}") for name in plan.continued),
+        )
+        self._parts = tuple(PartJob(self._whole, part) for part in plan.parts)
+
+    def run(self, history: Sequence[str]) -> tuple[Record | None, dict[str, str]]:
+        """As `ContinuumImager.run`."""
+        try:
+            summary = None
+            stopped = False
+            if self._whole.cleans:
+                with IterationControl(self._iteration, planes=self._planes) as control:
+                    self._clean(control)
+                    summary = control.summary()
+                    stopped = control.stopcode > 0
+            else:
+                self._make_psf()
+                self._residual(lastcycle=True, first=True)
+            made: dict[str, str] = self._on_whole(
+                "finishing", "finish", {"revert_mask": stopped, "history": list(history)}
+            )
+        except BaseException:
+            self._splitter.forget(self._whole, wait=False)
+            raise
+        self._splitter.forget(self._whole, wait=True)
+        return summary, made
+
+    def _make_psf(self) -> None:
+        if self._whole.parts_have_density:
+            # The parts and the whole at the same time.
+            self._phase(
+                "weights",
+                [Step(self._whole, "open"), *(Step(part, "weigh") for part in self._parts)],
+            )
+            self._on_whole("adding weights", "sum_density")
+        else:
+            self._on_whole("definition", "open")
+            if self._whole.density is not None:
+                self._on_whole("weights", "make_density")
+        self._phase("PSF", [Step(part, "make_psf") for part in self._parts])
+        self._on_whole("adding PSFs", "begin")
+
+    def _residual(self, *, lastcycle: bool, first: bool = False) -> list[Record]:
+        """Run a major cycle; returns the deconvolver's initialization records."""
+        self._on_whole("handing out the model", "scatter_model")
+        self._phase(
+            "major cycle",
+            [Step(part, "major", {"lastcycle": lastcycle}) for part in self._parts],
+        )
+        records: list[Record] = self._on_whole("adding residuals", "gather", {"first": first})
+        self.models.major_cycle(lastcycle=lastcycle)
+        return records
+
+    def _clean(self, control: IterationControl) -> None:
+        self._make_psf()
+        before, state = self._residual(lastcycle=control.is_last_cycle(), first=True)
+        control.end_major_cycle(clean=False)
+        control.has_converged([before])
+        stop = control.has_converged([state])
+        threshold, peak = float(control.summary()["threshold"]), float(state["peakresidual"])
+        self._listener.cycle_done(Cycle(0, 0, 0.0, threshold, peak, total=len(self._parts)))
+        while not stop:
+            if self.models.wants_copy:
+                number = control.major_cycles
+                kept = self._on_whole("keeping the model", "keep_model", {"number": number})
+                for former in self.models.keep(kept):
+                    for image in former.values():
+                        shutil.rmtree(image)
+            controls = control.minor_cycle_controls()
+            self._cycle = control.minor_cycles + 1
+            executed = self._on_whole("minor cycle", "minor", {"controls": controls})
+            iterations = control.end_minor_cycle([executed], [0])
+            if iterations:
+                (state,) = self._residual(lastcycle=control.is_last_cycle())
+                control.end_major_cycle()
+            else:
+                (state,) = self._on_whole("mask", "set_up_mask")
+            stop = control.has_converged([state]) or not iterations
+            self._listener.cycle_done(
+                cycle_of(
+                    self._cycle,
+                    controls,
+                    [executed],
+                    threshold=threshold,
+                    peak=float(state["peakresidual"]),
+                    planes=self._planes,
+                    gridded=[part.index for part in self._parts] if iterations else (),
+                    total=len(self._parts),
+                    stopcode=control.stopcode,
+                )
+            )
+        self._cycle = 0
+
+    def _on_whole(self, title: str, name: str, arguments: Record | None = None) -> Any:
+        results = self._phase(title, [Step(self._whole, name, arguments or {})])
+        return results[self._whole.index]
+
+    def _phase(self, title: str, steps: Collection[Step]) -> dict[int, Any]:
+        tasks = tuple(task_of(step) for step in steps)
+        kinds = {step.job is self._whole for step in steps}
+        unit = "tasks" if len(kinds) > 1 else "image" if kinds == {True} else "parts"
+        with told(self._listener, Phase(title, tasks, len(tasks), self._cycle, unit)):
+            return self._splitter.run(steps)

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Add up the parts of a continuum image and deconvolve it, inside one worker.
+
+Here are all of tclean's tools for the image as a whole, as tclean has them, but that the gridding
+is done elsewhere (:mod:`ptclean.imaging.part_imager`): a normaliser gathers the parts' images,
+adding them in the order of the parts, and scatters the model. A second normaliser, which knows of
+no parts, does what tclean's does; the primary beam is made from all data, since it is the sum of
+all fields'.
+
+The steps are `WholeImage.open`, `sum_density` or `make_density` where the weights depend on the
+density, `begin`, then `scatter_model` and `gather` before and after each gridding, `minor` between
+them, and `finish`. The deconvolver's state cannot be had from disk: when its worker dies the clean
+begins anew (`StateLostError`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from casatools import synthesisdeconvolver, synthesisimager, synthesisnormalizer
+
+from ..planning.axis import select_and_define
+from ..products import images
+from ..products.casa_io import open_table
+from ..records import Record
+from .part_imager import ContinuumJob, PartImager, PartJob, run_step
+
+#: What a normaliser that makes an image writes into its miscellaneous information, and the imager,
+#: which makes PSF and residual in tclean, does not; images that are made later take it over.
+_GATHERED_KEYWORD = "useweightimage"
+
+
+class StateLostError(Exception):
+    """The worker that had the image as a whole is gone; the clean must begin anew."""
+
+
+class WholeImage:
+    """CASA's tools for the image as a whole.
+
+    Parameters
+    ----------
+    job : ContinuumJob
+
+    Attributes
+    ----------
+    steps : int
+        Steps that are complete.
+    """
+
+    def __init__(self, job: ContinuumJob) -> None:
+        self.job = job
+        self.steps = 0
+        self._records = job.records.named(os.path.join(job.directory, "whole", "whole"))
+        self._imager: Any = None
+        self._adder: Any = None
+        self._normalizer: Any = None
+        self._deconvolver: Any = None
+
+    def open(self) -> None:
+        """Select all data and define the image."""
+        folder = os.path.dirname(self._prefix)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(self._scratch)
+        for product, path in self.job.continued:
+            shutil.copytree(path, f"{self._prefix}.{product}")
+        with self._step():
+            records = self._records
+            # Found anew, the frequency may differ in its last bit: conversions between frames go
+            # by what the process has converted before.
+            records.image["csys"] = copy.deepcopy(self.job.coordinates)
+            self._imager = synthesisimager()
+            select_and_define(self._imager, records)
+            self._imager.normalizerinfo(records.normalization)
+            self._adder = self._adding_normalizer(self._prefix)
+            self._normalizer = synthesisnormalizer()
+            self._normalizer.setupnormalizer(normpars=records.normalization)
+            if self.job.cleans or self.job.restores:
+                self._deconvolver = synthesisdeconvolver()
+                self._deconvolver.setupdeconvolution(decpars=records.deconvolution)
+
+    def sum_density(self) -> None:
+        """Add up the density of the parts' data in the uv plane."""
+        with self._step():
+            # Under another name than the image's: CASA makes a PSF of the density's shape with it.
+            adder = self._adding_normalizer(os.path.join(self._scratch, "density"))
+            adder.gatherweightdensity()
+            made = adder.scatterweightdensity()
+            adder.done()
+            self._set_robustness(made)
+            self._place_density(made)
+
+    def make_density(self) -> None:
+        """Find the density of all data, where it cannot be had from the parts."""
+        with self._step():
+            self._imager.setweighting(**self._records.weighting)
+            self._place_density(self._imager.getweightdensity())
+
+    def begin(self) -> None:
+        """Make PSF and primary beam of the whole."""
+        with self._step():
+            self._adder.gatherpsfweight()
+            self._remove_keyword("psf")
+            self._normalizer.gatherpsfweight()
+            self._normalizer.dividepsfbyweight()
+            self._normalizer.divideweightbysumwt()
+            if self._deconvolver is not None:
+                self._deconvolver.checkrestoringbeam()
+            self._imager.makepb()
+            self._normalizer.normalizeprimarybeam()
+
+    def scatter_model(self) -> None:
+        """Give the parts the model, if there is one."""
+        with self._step():
+            self._normalizer.dividemodelbyweight()
+            self._adder.scattermodel()
+
+    def gather(self, *, first: bool) -> list[Record]:
+        """Make the residual of the whole, and set up its mask.
+
+        Parameters
+        ----------
+        first : bool
+            Whether it is the first one.
+
+        Returns
+        -------
+        list of dict
+            The deconvolver's initialization records: if it is the first residual before the mask is
+            set up, and after; empty if there are no minor cycles.
+        """
+        with self._step():
+            self._adder.gatherresidual()
+            self._remove_keyword("residual")
+            self._normalizer.gatherresidual()
+            self._normalizer.divideresidualbyweight()
+            self._normalizer.multiplymodelbyweight()
+            if not self.job.cleans:
+                return []
+            before = [self._deconvolver.initminorcycle()] if first else []
+            self._deconvolver.setupmask()
+            return [*before, self._deconvolver.initminorcycle()]
+
+    def keep_model(self, *, number: int) -> dict[str, str]:
+        """Copy the model as it is, if there is one.
+
+        Parameters
+        ----------
+        number : int
+            Of the copy; one of that number is replaced.
+
+        Returns
+        -------
+        dict
+            The copies by product, 'model' or one for each Taylor term.
+        """
+        with self._step():
+            folder = os.path.join(self.job.directory, f"kept-{number}")
+            shutil.rmtree(folder, ignore_errors=True)
+            kept = {}
+            for product, path in self._products().items():
+                if product.split(".")[0] == "model":
+                    kept[product] = os.path.join(folder, product)
+                    shutil.copytree(path, kept[product])
+            return kept
+
+    def minor(self, *, controls: Record) -> Record:
+        """Run a minor cycle.
+
+        Parameters
+        ----------
+        controls : dict
+            Record of the iteration control.
+
+        Returns
+        -------
+        dict
+            The deconvolver's execution record.
+        """
+        with self._step():
+            record: Record = self._deconvolver.executeminorcycle(iterbotrecord=controls)
+            if "auto" in self._records.deconvolution["usemask"] and os.path.isdir(self._mask):
+                shutil.rmtree(self._former_mask, ignore_errors=True)
+                shutil.copytree(self._mask, self._former_mask)
+            return record
+
+    def set_up_mask(self) -> list[Record]:
+        """Set up the mask where no major cycle came in between; as `gather`."""
+        with self._step():
+            self._deconvolver.setupmask()
+            return [self._deconvolver.initminorcycle()]
+
+    def finish(self, *, revert_mask: bool, history: Sequence[str]) -> dict[str, str]:
+        """Restore, if wanted, and close the tools.
+
+        Parameters
+        ----------
+        revert_mask : bool
+            Whether automasking made a mask that was not used, since the clean came to its end.
+        history : sequence of str
+            Lines for the images' history.
+
+        Returns
+        -------
+        dict
+            The images that were made, by their extensions.
+        """
+        with self._step():
+            if revert_mask and os.path.isdir(self._former_mask):
+                shutil.rmtree(self._mask)
+                os.rename(self._former_mask, self._mask)
+            if self.job.restores:
+                self._deconvolver.restore()
+                if self.job.corrects:
+                    self._deconvolver.pbcor()
+            self.close()
+            products = self._products()
+            for path in products.values():
+                images.set_history(path, "ptclean", history)
+            return products
+
+    def recover(self, steps: int, next_step: str) -> None:
+        """Refuse to go on, whatever came before.
+
+        Raises
+        ------
+        StateLostError
+        """
+        raise StateLostError(f"{steps} steps are done, but their state is lost before {next_step}")
+
+    def close(self) -> None:
+        """Close CASA's tools; the images stay."""
+        for tool in (self._deconvolver, self._normalizer, self._adder, self._imager):
+            if tool is not None:
+                tool.done()
+        self._deconvolver = self._normalizer = self._adder = self._imager = None
+
+    @property
+    def _prefix(self) -> str:
+        return str(self._records.image["imagename"])
+
+    @property
+    def _scratch(self) -> str:
+        return os.path.join(os.path.dirname(self._prefix), "scratch")
+
+    @property
+    def _mask(self) -> str:
+        return f"{self._prefix}.mask"
+
+    @property
+    def _former_mask(self) -> str:
+        return f"{self._prefix}.prev.mask"
+
+    @contextlib.contextmanager
+    def _step(self) -> Iterator[None]:
+        with contextlib.chdir(self._scratch):
+            yield
+        self.steps += 1
+
+    def _adding_normalizer(self, prefix: str) -> Any:
+        parts = [self.job.prefix(part) for part in self.job.parts]
+        adder = synthesisnormalizer()
+        adder.setupnormalizer(
+            normpars={
+                **self._records.normalization,
+                "imagename": prefix,
+                "partimagenames": parts,
+            }
+        )
+        return adder
+
+    def _remove_keyword(self, gathered: str) -> None:
+        for product, path in self._products().items():
+            if product.split(".")[0] == gathered:
+                with open_table(path, write=True) as tb:
+                    info = tb.getkeyword("miscinfo")
+                    if info.pop(_GATHERED_KEYWORD, None) is not None:
+                        tb.putkeyword("miscinfo", info)
+
+    def _set_robustness(self, density: str) -> None:
+        """Write the scale of briggs weights that follows from the density of all data.
+
+        The normaliser makes it of the parts', and it is not a number where a part is flagged
+        altogether. The same sums as in ``VisImagingWeight::setWeightDensity``.
+        """
+        weighting = self._records.weighting
+        if weighting["rmode"] != "norm" or weighting["type"] != "briggs":
+            return
+        with open_table(density, write=True) as tb:
+            cells = tb.getcell("map", 0).astype(np.float64)
+            info = tb.getkeyword("miscinfo")
+            mean = np.square(cells).sum() / cells.sum()
+            scale = np.square(5 * 10.0 ** -weighting["robust"]) / mean
+            info["f2"] = np.array([np.float32(scale)], dtype=info["f2"].dtype)
+            tb.putkeyword("miscinfo", info)
+
+    def _place_density(self, made: str) -> None:
+        assert self.job.density is not None
+        shutil.move(made, self.job.density)
+
+    def _products(self) -> dict[str, str]:
+        folder, name = os.path.split(self._prefix)
+        return {
+            entry.removeprefix(f"{name}."): os.path.join(folder, entry)
+            for entry in sorted(os.listdir(folder))
+            if entry.startswith(f"{name}.")
+        }
+
+
+def step(job: PartJob | ContinuumJob, steps: int, name: str, arguments: Record) -> Any:
+    """Run one step of a part or of the whole; the function that workers execute."""
+    make = WholeImage if isinstance(job, ContinuumJob) else PartImager
+    return run_step(make, job, steps, name, arguments)

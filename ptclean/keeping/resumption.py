@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Go on with what a run has left that was killed, stopped, or ran into a full disk.
+
+Covers finding out whether a call is the one that left it, what of a run that fails is worth being
+kept, and taking over the chunks' directories. To the chunks it is as if all workers had died at the
+same time: each is rebuilt from its model as it was before the step that is to be made
+(:meth:`ptclean.imaging.chunk_imager.ChunkImager.recover`). What the driver knew it finds in the
+journal (:mod:`ptclean.keeping.journal`).
+
+A worker of the former driver may still be at work: one of a cluster of the user's ends its step
+whatever becomes of the driver. So each driver has a directory of its own for the chunks, an
+*attempt*, and takes into it copies of what nobody writes to.
+
+Does not cover continuum images, which are begun anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass, replace
+
+from .. import logs
+from ..call.own_parameters import OWN_PARAMETERS
+from ..call.parameters import Parameters, absolute_paths
+from ..config import setting
+from ..errors import ChunkError, DataChangedError, LeftoverError, PtcleanError, TaskError
+from ..planning.cube_plan import Plan, available_space
+from ..planning.memory import USABLE, workers_that_fit
+from ..planning.sizing import USABLE_OF_LIMIT, Machine
+from .durable import sync_directory
+from .journal import Journal, JournalError
+from .manifest import Manifest, ManifestError, read_manifest
+from .workdir import refuse_if_in_use
+
+_GIB = 2**30
+
+#: What the system says where the disk is at fault, and neither data nor parameters (strerror(3)).
+_OF_THE_DISK = re.compile(
+    "no space left|quota exceeded|input/output error|read-only file system|stale file handle"
+    "|too many open files|cannot allocate memory|bad_alloc",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Work that a call has left.
+
+    Attributes
+    ----------
+    manifest : Manifest
+    place : str
+        Where it is to be gone on with.
+    """
+
+    manifest: Manifest
+    place: str
+
+    def plan(self, own: Parameters, machine: Machine) -> Plan:
+        """Return its plan, for the machine on which it is gone on with; see `plan_on`."""
+        made = plan_on(self.manifest.plan, own, machine)
+        return replace(made, resumes=f"the call of {self.manifest.since}, from {self.place}")
+
+
+def find_leftover(parameters: Parameters) -> Leftover | None:
+    """Find the work that the same call has left.
+
+    Parameters
+    ----------
+    parameters : dict
+        All parameters of ptclean, validated.
+
+    Returns
+    -------
+    Leftover or None
+        None if there is nothing to go on with.
+
+    Raises
+    ------
+    ImageInUseError
+        If a run that goes on has the same imagename.
+    LeftoverError
+        If there is work of another call, or it cannot be gone on with.
+    """
+    tclean = {name: value for name, value in parameters.items() if name not in OWN_PARAMETERS}
+    if not tclean["imagename"]:
+        return None
+    tclean = absolute_paths(tclean)
+    imagename = tclean["imagename"]
+    path = f"{imagename}.ptclean"
+    if not os.path.isdir(path):
+        return None
+    refuse_if_in_use(imagename)
+    if not setting("resume"):
+        return None
+    try:
+        manifest = read_manifest(path)
+        if manifest is None:
+            return None
+        journal = Journal(path)
+    except (ManifestError, JournalError) as error:
+        raise LeftoverError(path, "", "", [str(error)]) from error
+    if not journal.steps:
+        return None
+    changes = manifest.changes(tclean, with_inputs=not journal.knows("assembled"))
+    if changes and journal.knows("installed"):
+        # There is nothing to be given up.
+        return None
+    if changes:
+        raise LeftoverError(path, manifest.since, journal.place(), changes)
+    return Leftover(manifest, journal.place())
+
+
+def plan_on(plan: Plan, own: Parameters, machine: Machine) -> Plan:
+    """Fit the plan of a run that was begun earlier to the machine on which it goes on.
+
+    Parameters
+    ----------
+    plan : Plan
+    own : dict
+        ptclean's own parameters.
+    machine : Machine
+
+    Returns
+    -------
+    Plan
+        With the same chunks, on which the memory of a worker depends, whatever `chanchunks` is now.
+
+    Raises
+    ------
+    MemoryError
+        If a chunk does not fit into a worker any more.
+    """
+    wanted = own["nworkers"] or machine.workers
+    usable = machine.memory * USABLE
+    if machine.limit is not None:
+        per_worker = machine.limit * USABLE_OF_LIMIT
+        if plan.worker_memory > per_worker:
+            raise MemoryError(
+                f"memory_limit={machine.limit / _GIB:.2f}GiB: the run that is to be gone on with "
+                f"has chunks that take {plan.worker_memory / _GIB:.2f} GiB of a worker; give each "
+                f"at least {plan.worker_memory / USABLE_OF_LIMIT / _GIB:.1f}GiB"
+            )
+        usable = min(usable, wanted * per_worker)
+    fitting = workers_that_fit(wanted, plan.worker_memory, int(usable))
+    return replace(
+        plan,
+        nworkers=max(1, min(fitting, len(plan.chunks))),
+        memory_limit=machine.limit,
+        free_space=available_space(plan.imagename),
+    )
+
+
+def keeps(error: BaseException, directory: str) -> bool:
+    """Tell whether the work of a run that ends with an exception is worth being kept.
+
+    It is if the run was stopped, or if workers or the disk failed. It is not if CASA has refused
+    the data before the first step of each chunk was complete. Says so in the log and in the
+    exception.
+
+    Parameters
+    ----------
+    error : BaseException
+    directory : str
+        Work directory.
+    """
+    try:
+        journal = Journal(directory)
+    except JournalError:
+        return False
+    if not journal.steps or journal.knows("installed") or isinstance(error, DataChangedError):
+        return False
+    if _is_of_the_input(error) and not journal.knows("begun"):
+        return False
+    kept = (
+        f"what is done is kept in {directory}: the same call again goes on from {journal.place()}"
+    )
+    logs.post(kept[0].upper() + kept[1:], "WARN")
+    if isinstance(error, ChunkError):
+        error.add_advice(kept)
+    else:
+        error.add_note(kept)
+    return True
+
+
+def _is_of_the_input(error: BaseException) -> bool:
+    cause = error.__cause__ if isinstance(error, PtcleanError) and error.__cause__ else error
+    return isinstance(cause, TaskError) and not _OF_THE_DISK.search(cause.error)
+
+
+@dataclass(frozen=True)
+class TakingOver:
+    """What is to be taken over of one chunk; plain data.
+
+    Attributes
+    ----------
+    former, now : str
+        Directory of the chunk in the former attempt, and in this one, where there is none yet.
+    steps : int
+        Steps of it that are complete, at least one.
+    finished : bool
+        Whether there are no more to come.
+    keeps_psf : bool
+        Whether the driver wants to see the PSF.
+    """
+
+    former: str
+    now: str
+    steps: int
+    finished: bool
+    keeps_psf: bool
+
+
+def take_over(chunk: TakingOver) -> None:
+    """Take over one chunk; what workers execute."""
+    former, now = os.path.realpath(chunk.former), chunk.now
+    if chunk.finished:
+        # Nobody has it open any more.
+        if not os.path.islink(now):
+            os.symlink(former, now)
+        return
+    if os.path.isdir(now):
+        # A worker has died of it.
+        shutil.rmtree(now)
+    os.mkdir(now)
+    saved, model = f"model-{chunk.steps}", "core.model"
+    names = ["gridded.model", "beam.json", "cycled", "history"]
+    if chunk.keeps_psf:
+        names.append("core.psf")
+    # Where a worker that rebuilds its tools has put it away for a moment.
+    put_away = os.path.isdir(os.path.join(former, "core.kept"))
+    _copy(former, "core.kept" if put_away else model, now, model)
+    for name in names:
+        _copy(former, name, now)
+    if os.path.isdir(os.path.join(former, saved)):
+        # A minor cycle has begun, before we looked or meanwhile: the model is not to be trusted.
+        shutil.rmtree(os.path.join(now, model), ignore_errors=True)
+        _copy(former, saved, now)
+
+
+def _copy(source: str, name: str, target: str, new_name: str = "") -> None:
+    path, new = os.path.join(source, name), os.path.join(target, new_name or name)
+    if os.path.isdir(path):
+        # CASA's locks are of no meaning to others, and a worker may be waiting at them.
+        shutil.copytree(path, new, ignore=shutil.ignore_patterns("*.new-*"))
+    elif os.path.exists(path):
+        shutil.copy2(path, new)
+
+
+def remove_former(directory: str, attempt: str) -> None:
+    """Remove the attempts before one, but for the chunks that it has taken over as they are."""
+    wanted = {
+        os.path.realpath(entry.path)
+        for entry in os.scandir(os.path.join(directory, attempt))
+        if entry.is_symlink()
+    }
+    for other in os.scandir(directory):
+        if not other.name.startswith("attempt-") or other.name == attempt:
+            continue
+        for entry in os.scandir(other.path):
+            if not entry.is_dir(follow_symlinks=False):
+                os.remove(entry.path)
+            elif os.path.realpath(entry.path) not in wanted:
+                shutil.rmtree(entry.path, ignore_errors=True)
+    sync_directory(directory)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Disk space that a run takes beside its images, until it is over.
+
+All of it is in the work directory, on the file system of ``imagename``: the chunks' images with
+their guard channels, copies of models, CASA's tables of weights, and the finished products, which
+are complete before anything else is removed. Plain functions on plain data.
+
+Does not cover: what there is, and what a file system says when it is full
+(:mod:`ptclean.keeping.disk`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .chunks import Chunk
+from .memory import ImageSize
+
+#: Bytes of a pixel; of its mask, one bit.
+_PIXEL = 4
+_MASK = 1 / 8
+
+#: Bytes that an image takes beside its pixels: its table, those of its log and its mask (measured:
+#: 70 to 190 kB), and so does a table of weights.
+_TABLE = 150_000
+
+#: What is added to the estimate, of itself.
+_MARGIN = 0.1
+
+#: Images that CASA's imager makes; a mosaic has one more, its weight.
+_IMAGER = 3
+
+#: Of these, residual and primary beam have a pixel mask.
+_MASKED = 2
+
+#: Copies of a model while one is being replaced by the next.
+_MODELS_KEPT = 2
+
+#: Images on which masks are made: three of the imager's, model, mask and the mask before.
+_MASKING = 6
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a call makes; plain data.
+
+    Attributes
+    ----------
+    cleans, restores, corrects : bool
+        Whether there are minor cycles; tclean's `restoration` and `pbcor`.
+    automasks : bool
+        Whether the masks of the minor cycles are made by CASA.
+    mask_channels : int
+        Channels of the user's clean mask that are made in the work directory; 0 for no mask.
+    """
+
+    cleans: bool
+    restores: bool
+    corrects: bool
+    automasks: bool = False
+    mask_channels: int = 0
+
+    def products(self, size: ImageSize) -> int:
+        """Number of the images that stay, summed weights not counted."""
+        deconvolves = self.cleans or self.restores
+        return (
+            _from_imager(size)
+            + deconvolves
+            + self.cleans
+            + self.restores
+            + (self.restores and self.corrects)
+        )
+
+
+def _from_imager(size: ImageSize) -> int:
+    return _IMAGER + (size.gridder in ("mosaic", "awproject"))
+
+
+def cube_space(
+    size: ImageSize,
+    chunks: Sequence[Chunk],
+    outputs: Outputs,
+    *,
+    weight_bytes_a_channel: int = 0,
+    start_models: int = 0,
+) -> int:
+    """Bytes that the work directory of a cube takes at most.
+
+    Parameters
+    ----------
+    size : ImageSize
+        One channel of the cube.
+    chunks : sequence of Chunk
+    outputs : Outputs
+    weight_bytes_a_channel : int
+        Of the table of imaging weights that CASA keeps for each chunk, for each gridded channel; 0
+        for weights that need none.
+    start_models : int
+        Models that are put on the grid of the cube.
+
+    Returns
+    -------
+    int
+    """
+    plane = size.pixels * _PIXEL
+    masks = _MASKED * size.pixels * _MASK
+    made = _from_imager(size)
+    products = outputs.products(size)
+    total = 0.0
+    for chunk in chunks:
+        if chunk.gridded_channels != chunk.channels:
+            images = made + outputs.cleans
+            total += chunk.gridded_channels * (images * plane + masks) + (images + 1) * _TABLE
+        images = products + _MODELS_KEPT * outputs.cleans + bool(outputs.mask_channels)
+        total += chunk.channels * (images * plane + 2 * masks) + (images + 1) * _TABLE
+        if outputs.automasks:
+            # Behind a channel that stands for all others, and cut into a mask of the user's.
+            total += (chunk.channels + 1) * (_MASKING * plane + masks) + (_MASKING + 2) * _TABLE
+            total += chunk.channels * plane
+        if weight_bytes_a_channel:
+            total += chunk.gridded_channels * weight_bytes_a_channel + _TABLE
+    nchan = sum(chunk.channels for chunk in chunks)
+    total += nchan * (products * plane + 2 * masks) + (products + 1) * _TABLE
+    total += (outputs.mask_channels + start_models * nchan) * plane
+    return round(total * (1 + _MARGIN))
+
+
+def continuum_space(size: ImageSize, parts: int, terms: int, outputs: Outputs) -> int:
+    """Bytes that the work directory of a continuum image takes at most.
+
+    Parameters
+    ----------
+    size : ImageSize
+    parts : int
+        Parts that the rows of the data are cut into.
+    terms : int
+        Taylor terms.
+    outputs : Outputs
+
+    Returns
+    -------
+    int
+    """
+    plane = size.pixels * _PIXEL
+    # PSFs of the sums of two orders, and residuals, models and a density of the weights.
+    weights = (2 * terms - 1) * (_from_imager(size) - _IMAGER)
+    images = (2 * terms - 1) + 2 * terms + 1 + weights
+    total: float = parts * images * (plane + _TABLE)
+    # All products of each term, the sums of parts, two spectral indices, and a mask.
+    whole = (outputs.products(size) + 2) * terms + (2 * terms - 1) + weights
+    total += whole * (plane + size.pixels * _MASK + _TABLE)
+    return round(total * (1 + _MARGIN))

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Cut CASA images into channels, and put them together again.
+
+Covers pixels, pixel masks, coordinates, units, beams of each channel and the other keywords of
+an image, none of which may differ between a cube that was made in one piece and one that was
+assembled. Memory is that of a slab of channels (`SLAB_BYTES`), however long the cube.
+
+Does not cover: which images there are, and when (:mod:`ptclean.imaging.chunk_imager`,
+:mod:`ptclean.products.assembly`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from casatools import image, regionmanager
+
+from ..records import Record
+from . import beams
+from .casa_io import open_image, open_table
+
+#: Most bytes of pixels held while an image is copied.
+SLAB_BYTES = 2**28
+
+#: Extension of the image of the weights' density, where one holds for all channels. It has the
+#: coordinates of the first channel, and pixels of the (u, v) plane.
+WEIGHT_DENSITY = "gridwt"
+
+#: First part of the extensions of tclean's images.
+_PRODUCTS = frozenset(
+    "alpha beta gridwt image mask model pb prev psf residual sumwt weight".split()
+)
+
+
+def cut(source: str, target: str, channels: slice, *, pol: int | None = None) -> None:
+    """Copy a range of channels of an image into a new image.
+
+    Parameters
+    ----------
+    source, target : str
+        Images; `target` must not exist.
+    channels : slice
+        Channels to copy.
+    pol : int, optional
+        Stokes plane to copy; all, if not given.
+    """
+    with open_image(source) as im:
+        nx, ny, npol, _ = (int(n) for n in im.shape())
+        masked = bool(im.maskhandler("default")[0])
+        first, last = (0, npol - 1) if pol is None else (pol, pol)
+        box = regionmanager().box(
+            [0, 0, first, channels.start], [nx - 1, ny - 1, last, channels.stop - 1]
+        )
+        im.subimage(outfile=target, region=box, dropdeg=False).done()
+    if masked:
+        with open_image(target) as im:
+            # A mask that is true everywhere is dropped by subimage, but automasking and the
+            # deconvolvers look for it.
+            if not im.maskhandler("default")[0]:
+                im.calcmask("T", name="mask0")
+
+
+def cut_clean_mask(source: str, target: str, template: str, channels: slice) -> None:
+    """Copy a range of channels of a clean mask into a new image of zeros and ones.
+
+    Parameters
+    ----------
+    source : str
+        Mask on the grid of a cube: 1 where it is positive and not masked itself, as
+        ``SDMaskHandler`` takes it. If it has one channel, that is the mask of all.
+    target : str
+        Image to make, with the grid of `template`; must not exist.
+    template : str
+        Image of these channels.
+    channels : slice
+        Channels to copy.
+    """
+    shape, coordinates = shape_and_coordinates(template)
+    make_empty(target, shape, coordinates)
+    with open_image(source) as im, open_image(target) as out:
+        is_single = int(im.shape()[3]) == 1
+        for start, stop in _slabs(shape, channels):
+            first, last = (0, 1) if is_single else (start, stop)
+            inside = (_chunk(im, first, last) > 0) & _chunk(im, first, last, getmask=True)
+            pixels = np.repeat(inside.astype(float), (stop - start) // (last - first), axis=3)
+            out.putchunk(pixels, blc=[0, 0, 0, start - channels.start])
+
+
+def copy_channels(source: str, channels: slice, target: str, first: int = 0) -> None:
+    """Copy pixels of a range of channels of one image to the channels from `first` on of another.
+
+    Pixel masks stay as they are. `source` is read without a lock: another process may hold one
+    for as long as its tools live, idle.
+    """
+    with open_table(source, lock="usernoread") as tb, open_image(target) as out:
+        shape = [int(n) for n in out.shape()]
+        for start, stop in _slabs(shape, channels):
+            pixels = tb.getcellslice(
+                "map", 0, [0, 0, 0, start], [n - 1 for n in shape[:3]] + [stop - 1]
+            )
+            out.putchunk(pixels, blc=[0, 0, 0, first + start - channels.start])
+
+
+def make_empty(target: str, shape: Sequence[int], coordinates: Record) -> None:
+    """Make an image without pixels, which takes no room on disk, with exactly these coordinates.
+
+    Written by the image tool, an angle may change in its last bit.
+    """
+    im = image()
+    im.fromshape(target, list(shape))
+    im.close()
+    with open_table(target, write=True) as tb:
+        tb.putkeyword("coords", coordinates)
+
+
+def empty_model(template: str, target: str) -> None:
+    """Make a model image of zeros with the coordinates of `template`."""
+    with open_image(template) as im:
+        model = im.newimagefromimage(infile=template, outfile=target)
+        model.set(0.0)
+        model.setbrightnessunit("Jy/pixel")
+        model.done()
+
+
+def assemble(
+    target: str,
+    parts: Sequence[str],
+    coordinates: Record,
+    *,
+    exact: bool = False,
+    single_beam: bool = False,
+    known: Record | None = None,
+    earlier: str | None = None,
+) -> None:
+    """Join images along the spectral axis.
+
+    Parameters
+    ----------
+    target : str
+        Image to make; must not exist.
+    parts : sequence of str
+        Images in the order of their channels. They share everything but channels, beams and
+        masks; the first one's keywords become the new image's.
+    coordinates : dict
+        Coordinate record of the whole cube.
+    exact : bool
+        Whether to write the record as it is. Written by the image tool, an angle may change in
+        its last bit; so it does in images that CASA makes from other images, and not in those
+        that its imager makes.
+    single_beam : bool
+        Whether the images are restored with one beam.
+    known : dict, optional
+        Units, and entries of ``miscinfo``, that the image has where its parts have none.
+    earlier : str, optional
+        Image to begin with: it is copied, and everything that CASA leaves as it is when it writes
+        into an existing image is kept: coordinates, miscinfo, history.
+    """
+    shapes = [_shape(part) for part in parts]
+    shape = [*shapes[0][:3], sum(s[3] for s in shapes)]
+    keywords = [_keywords(part) for part in parts]
+    if earlier is None:
+        im = image()
+        im.fromshape(target, shape, csys=coordinates)
+        im.close()
+    else:
+        shutil.copytree(earlier, target)
+    with open_image(target) as out:
+        _prepare_mask(out, masked=any("Image_defaultmask" in words for words in keywords))
+        first = 0
+        for part, part_shape, words in zip(parts, shapes, keywords, strict=True):
+            with open_image(part) as im:
+                masked = "Image_defaultmask" in words
+                for start, stop in _slabs(part_shape, slice(0, part_shape[3])):
+                    _put(out, im, start, stop, first, masked=masked)
+            first += part_shape[3]
+    kept = image_info(earlier) if earlier else keywords[0]["imageinfo"]
+    imageinfo = {k: v for k, v in kept.items() if k not in beams.KEYS}
+    imageinfo |= beams.join(
+        [w["imageinfo"] for w in keywords], [s[3] for s in shapes], single=single_beam
+    )
+    known = known or {}
+    units = keywords[0].get("units") or known.get("units")
+    miscinfo = known.get("miscinfo", {}) | keywords[0].get("miscinfo", {})
+    with open_table(target, write=True) as tb:
+        tb.putkeyword("imageinfo", imageinfo)
+        if exact and earlier is None:
+            tb.putkeyword("coords", coordinates)
+        # subimage adds empty units where there were none.
+        for name, value in (("units", units), ("miscinfo", miscinfo)):
+            if value and (name == "units" or earlier is None):
+                tb.putkeyword(name, value)
+
+
+def _prepare_mask(im: Any, *, masked: bool) -> None:
+    """Give an image a pixel mask that is true everywhere, or none."""
+    if masked:
+        im.calcmask("T", name="mask0", asdefault=True)
+    elif im.maskhandler("default")[0]:
+        im.maskhandler("set", [""])
+
+
+def _put(out: Any, im: Any, start: int, stop: int, first: int, *, masked: bool) -> None:
+    blc = [0, 0, 0, first + start]
+    out.putchunk(_chunk(im, start, stop), blc=blc)
+    if masked:
+        mask = _chunk(im, start, stop, getmask=True)
+        if not mask.all():
+            region = regionmanager().box(blc, [n - 1 for n in out.shape()[:3]] + [first + stop - 1])
+            out.putregion(pixelmask=mask, usemask=False, region=region)
+
+
+def image_info(path: str) -> Record:
+    """Read an image's ``imageinfo`` record: object, type and beams."""
+    info: Record = _keywords(path)["imageinfo"]
+    return info
+
+
+def misc_info(path: str) -> Record:
+    """Read an image's ``miscinfo`` record."""
+    info: Record = _keywords(path).get("miscinfo", {})
+    return info
+
+
+def set_image_info(path: str, info: Record) -> None:
+    """Write an image's ``imageinfo`` record."""
+    with open_table(path, write=True) as tb:
+        tb.putkeyword("imageinfo", info)
+
+
+def shape_and_coordinates(path: str) -> tuple[tuple[int, ...], Record]:
+    """Read an image's shape and coordinate record."""
+    return tuple(_shape(path)), _keywords(path)["coords"]
+
+
+def common_beam(parts: Sequence[str], scratch: str) -> beams.CommonBeam:
+    """Find the smallest beam to which all beams of consecutive images can be convolved.
+
+    Parameters
+    ----------
+    parts : sequence of str
+        Images with beams.
+    scratch : str
+        Name for an image of a few pixels, which is left behind.
+
+    Returns
+    -------
+    CommonBeam
+        Its plane is one of the joined image.
+    """
+    shapes = [_shape(part) for part in parts]
+    nchan = sum(shape[3] for shape in shapes)
+    infos = [image_info(part) for part in parts]
+    info = {**infos[0], **beams.join(infos, [shape[3] for shape in shapes])}
+    im = image()
+    im.fromshape(scratch, [1, 1, shapes[0][2], nchan])
+    im.close()
+    set_image_info(scratch, info)
+    with open_image(scratch) as im:
+        found = im.commonbeam()
+    beam = {
+        "major": found["major"],
+        "minor": found["minor"],
+        "positionangle": {"value": found["pa"]["value"], "unit": "deg"},
+    }
+    return beams.CommonBeam.found(beam, beams.plane_beams(info, nchan))
+
+
+def set_history(path: str, origin: str, lines: Sequence[str]) -> None:
+    """Append lines to an image's history."""
+    with open_image(path) as im:
+        im.sethistory(origin=origin, history=list(lines))
+
+
+def image_products(prefix: str) -> Iterator[str]:
+    """Yield the extensions of the images of one image set on disk, such as ``image.pbcor``.
+
+    Other image sets, whose names begin with `prefix` and a dot as well, are not among them.
+    """
+    folder, name = os.path.split(prefix)
+    for entry in sorted(os.listdir(folder or ".")):
+        extension = entry.removeprefix(f"{name}.")
+        if extension == entry or extension.split(".")[0] not in _PRODUCTS:
+            continue
+        if os.path.isfile(os.path.join(folder, entry, "table.dat")):
+            yield extension
+
+
+def _slabs(shape: Iterable[int], channels: slice) -> Iterator[tuple[int, int]]:
+    nx, ny, npol = (int(n) for n in list(shape)[:3])
+    step = max(1, SLAB_BYTES // (4 * nx * ny * npol))
+    for start in range(channels.start, channels.stop, step):
+        yield start, min(start + step, channels.stop)
+
+
+def _chunk(im: Any, start: int, stop: int, *, getmask: bool = False) -> Any:
+    shape = [int(n) for n in im.shape()]
+    return im.getchunk([0, 0, 0, start], [n - 1 for n in shape[:3]] + [stop - 1], getmask=getmask)
+
+
+def _shape(path: str) -> list[int]:
+    with open_image(path) as im:
+        return [int(n) for n in im.shape()]
+
+
+def _keywords(path: str) -> Record:
+    with open_table(path) as tb:
+        return {k: v for k, v in tb.getkeywords().items() if k != "logtable"}

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is known of a worker that has died: how much memory it had, and whether that is why.
+
+A process that the kernel's OOM killer or Dask's nanny ends says nothing. The nannies of our own
+workers watch its memory (:mod:`ptclean.workers.watchdog`) and write what they see into files, of
+which the driver reads the last state here. Of workers that somebody else started nothing is known.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from dask.utils import format_bytes
+
+#: Part of its limit above which a worker counts as killed for it: the nanny looks now and then.
+_NEAR = 0.8
+
+
+@dataclass(frozen=True)
+class Death:
+    """A worker that has died.
+
+    Attributes
+    ----------
+    worker : str
+        Its name.
+    pid : int
+        Number of its process.
+    log_path : str
+        Its CASA log file; empty if it is not known.
+    peak_memory : int or None
+        Largest resident memory of its process in its last task, in bytes; None if not known.
+    limit : int or None
+        Bytes at which its nanny kills it.
+    of_memory : bool or None
+        Whether it was killed for want of memory; None if that is not known.
+    """
+
+    worker: str
+    pid: int = 0
+    log_path: str = ""
+    peak_memory: int | None = None
+    limit: int | None = None
+    of_memory: bool | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.worker} (process {self.pid})"
+        if self.peak_memory is not None:
+            text += f" at a peak of {format_bytes(self.peak_memory)}"
+        if self.limit:
+            text += f", its limit being {format_bytes(self.limit)}"
+        if self.log_path:
+            text += f"; its log is {self.log_path}"
+        return text
+
+
+def memory_file(scratch: str, pid: int) -> str:
+    """Return the file in which the nanny of a worker writes what memory that has."""
+    return os.path.join(scratch, f"memory-{pid}.json")
+
+
+def write_memory(path: str, peak: int, *, over_limit: bool) -> None:
+    """Write down the memory of a worker, and whether its nanny has killed it for that."""
+    new = f"{path}.new"
+    with open(new, "w") as f:
+        json.dump({"peak": peak, "over_limit": over_limit}, f)
+    os.replace(new, path)
+
+
+def read_memory(path: str) -> tuple[int | None, bool]:
+    """Read what `write_memory` has written; (None, False) if there is nothing."""
+    try:
+        with open(path) as f:
+            told = json.load(f)
+        return int(told["peak"]), bool(told["over_limit"])
+    except (OSError, ValueError, KeyError):
+        return None, False
+
+
+def peak_of(pid: int) -> int | None:
+    """Return the largest resident memory of a process so far, in bytes (proc(5), ``VmHWM``)."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    match = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
+
+
+def kernel_kills() -> int | None:
+    """Return how many processes the kernel has killed for want of memory (proc(5), vmstat)."""
+    try:
+        match = re.search(r"^oom_kill (\d+)", Path("/proc/vmstat").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(match[1]) if match else None
+
+
+def is_of_memory(
+    peak: int | None, over_limit: bool, limit: int | None, kills: tuple[int | None, int | None]
+) -> bool | None:
+    """Tell whether a worker died for want of memory.
+
+    Parameters
+    ----------
+    peak : int or None
+        Its largest memory, in bytes.
+    over_limit : bool
+        Whether its nanny says that it has killed it.
+    limit : int or None
+        Its limit, in bytes.
+    kills : tuple
+        Outcome of `kernel_kills` before and after.
+
+    Returns
+    -------
+    bool or None
+        None if that cannot be told.
+    """
+    before, after = kills
+    if over_limit or (peak and limit and peak >= _NEAR * limit):
+        return True
+    if before is not None and after is not None:
+        return after > before
+    return None

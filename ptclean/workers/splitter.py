@@ -1,0 +1,457 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep at most so many pieces in flight on the workers, each at home where its tools are.
+
+The only module that submits tasks. A piece is a chunk of a cube's channels
+(:mod:`ptclean.imaging.chunk_imager`), or a part of a continuum image's rows
+(:mod:`ptclean.imaging.part_imager`); this module speaks of chunks. A chunk's CASA tools live in the
+worker that took its first step, and hold locks on its images, so its further steps go there. When a
+worker dies, Dask runs its task again elsewhere, and so is each further step of its chunks; the
+tools are then rebuilt from disk as they were after the chunk's last complete step
+(:func:`ptclean.imaging.chunk_imager.step`). Where workers die of it time and again, for want of
+memory as far as is known, fewer pieces are in flight from then on, before the run is given up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from uuid import uuid4
+
+from dask.utils import parse_timedelta
+from distributed import Client, Future, KilledWorker, as_completed, fire_and_forget
+from distributed.scheduler import NoValidWorkerError, NoWorkerError
+
+from .. import logs
+from ..config import setting
+from ..errors import ChunkError, TaskError
+from ..records import Record
+from ..reporting.events import Listener, Task, task_of
+from .cluster import autopsy
+from .deaths import Death
+from .losses import Losses
+from .waiting import Waiting
+from .worker import Outcome, run
+
+#: Seconds for which the list of workers is good.
+_SLOTS_INTERVAL = 1.0
+
+#: Chooses among workers, addresses by name, those that may be used.
+Admit = Callable[[dict[str, str]], dict[str, str]]
+
+#: What Dask says of a task that has found no worker in time.
+_NO_WORKER = (NoValidWorkerError, NoWorkerError)
+
+
+def _nothing(*_: Any) -> None:
+    """Stand in for the steps of a splitter that has none."""
+
+
+class Job(Protocol):
+    """What must be known of a chunk here; its text names it to the user."""
+
+    @property
+    def run(self) -> str:
+        """Name of the run, unique among runs."""
+
+    @property
+    def index(self) -> int:
+        """Position among the chunks."""
+
+    @property
+    def cost(self) -> int:
+        """Grows with the time that a step takes."""
+
+    @property
+    def label(self) -> str:
+        """Name in the keys of its tasks, such as ``'chunk-0042'``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of one chunk.
+
+    Attributes
+    ----------
+    job : Job
+    name : str
+        Name of the step, such as ``'minor'``.
+    arguments : dict
+    """
+
+    job: Job
+    name: str
+    arguments: Record = field(default_factory=dict)
+
+
+class CubeSplitter:
+    """Runs steps of chunks on the workers of a Dask client.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    nworkers : int
+        Most tasks in flight.
+    listener : Listener
+        Told, in the caller's thread, of each task that completes, and of workers that are lost.
+    keep : callable, optional
+        Called with each step and what it returned, before anybody is told of it.
+    step, forget : callable
+        What workers execute; as :func:`ptclean.imaging.chunk_imager.step` and `forget` there. They
+        are not needed for `map` alone.
+    needs_less : str
+        What to try when workers run out of memory.
+    admit : callable, optional
+        Chooses among workers, addresses by name, those that may be used
+        (:meth:`ptclean.workers.admission.Admission.admit`). None: all.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        nworkers: int,
+        listener: Listener,
+        *,
+        keep: Callable[[Step, Any], None] | None = None,
+        step: Callable[..., Any] = _nothing,
+        forget: Callable[..., Any] = _nothing,
+        needs_less: str = "use fewer workers (nworkers), or begin anew with smaller chunks "
+        "(chanchunks)",
+        admit: Admit | None = None,
+    ) -> None:
+        self._client = client
+        self._admit = admit
+        self._nworkers = nworkers
+        self._at_once = nworkers
+        self._listener = listener
+        self._keep = keep
+        self._losses = Losses(client)
+        self._rounds: dict[str, int] = {}
+        self._step = step
+        self._forget = forget
+        self._needs_less = needs_less
+        self._home: dict[int, str] = {}
+        self._steps_done: dict[int, int] = {}
+        #: Workers in use, an ordered set; those of them that have no task; addresses of all.
+        self._slots: dict[str, None] = {}
+        self._idle: dict[str, None] = {}
+        self._alive: dict[str, str] = {}
+        self._slots_renewed = 0.0
+        self._stranded_since: float | None = None
+        self._strandings: dict[Any, int] = {}
+        self._death: Death | None = None
+        #: Tasks that could run at once, when each was submitted.
+        self._company: dict[Any, int] = {}
+
+    def run(self, steps: Iterable[Step]) -> dict[int, Any]:
+        """Run steps of different chunks, and wait for all of them.
+
+        Parameters
+        ----------
+        steps : iterable of Step
+
+        Returns
+        -------
+        dict
+            What each step returned, by the chunk's index.
+
+        Raises
+        ------
+        ChunkError
+            If a step failed, or its workers died time and again; the steps in flight are cancelled.
+        """
+        steps = list(steps)
+        for name in {step.name for step in steps}:
+            self._rounds[name] = self._rounds.get(name, 0) + 1
+        results: dict[int, Any] = {}
+        running: dict[Future, tuple[Step, str]] = {}
+        completed = as_completed(loop=self._client.loop)
+        self._renew_slots()
+        self._idle = dict.fromkeys(self._slots)
+        waiting: Waiting[Step] = Waiting(self._slots)
+        for step in steps:
+            waiting.put(step, step.job.cost, self._home.get(step.job.index))
+        try:
+            self._fill(waiting, running, completed)
+            for future in completed:
+                step, worker = running.pop(future)
+                if worker in self._slots:
+                    self._idle[worker] = None
+                if self._is_stranded(future, step) or self._is_worth_another_try(future):
+                    waiting.put(step, step.job.cost, self._home.get(step.job.index))
+                    self._fill(waiting, running, completed, worker)
+                    continue
+                outcome = self._outcome(future, step)
+                self._company.pop(future.key, None)
+                future.release()
+                index = step.job.index
+                results[index] = outcome.value
+                self._steps_done[index] = self._steps_done.get(index, 0) + 1
+                self._home[index] = outcome.worker
+                if self._keep:
+                    self._keep(step, outcome.value)
+                self._listener.task_done(task_of(step), outcome)
+                self._fill(waiting, running, completed, worker)
+        except BaseException:
+            self._client.cancel(list(running), force=True)
+            raise
+        self._tell_losses()
+        self._losses.settle()
+        return results
+
+    def skip(self, step: Step) -> None:
+        """Count a step as complete that a former driver has had made."""
+        index = step.job.index
+        self._steps_done[index] = self._steps_done.get(index, 0) + 1
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        arguments: Iterable[Any],
+        tasks: Sequence[Task] | None = None,
+    ) -> list[Outcome]:
+        """Call a function with each argument, on the workers in use, and wait.
+
+        Parameters
+        ----------
+        function : callable
+        arguments : iterable
+            Largest tasks first.
+        tasks : sequence of Task, optional
+            What the listener is told that each of them is; by default the function's name.
+
+        Returns
+        -------
+        list of Outcome
+            In the order in which the calls ended.
+
+        Raises
+        ------
+        TaskError
+            If a call failed; the others are cancelled.
+        """
+        arguments = list(arguments)
+        if tasks is None:
+            tasks = [Task(function.__name__, index, 1) for index in range(len(arguments))]
+        running: dict[Future, tuple[Any, Task]] = {}
+        completed = as_completed(loop=self._client.loop)
+        outcomes: list[Outcome] = []
+
+        def submit(argument: Any, task: Task) -> None:
+            alive = self._workers()
+            addresses = [alive[name] for name in self._slots if name in alive] or None
+            future = self._client.submit(
+                run,
+                function,
+                argument,
+                key=self._losses.watch(f"{task.step}-{task.index:02d}-{uuid4().hex[:12]}"),
+                workers=addresses,
+                allow_other_workers=addresses is not None,
+                pure=False,
+            )
+            running[future] = (argument, task)
+            completed.add(future)
+
+        try:
+            for argument, task in zip(arguments, tasks, strict=True):
+                submit(argument, task)
+            for future in completed:
+                argument, task = running.pop(future)
+                if self._is_stranded(future, function) or self._is_worth_another_try(future):
+                    submit(argument, task)
+                else:
+                    outcomes.append(future.result())
+                    self._listener.task_done(task, outcomes[-1])
+        except BaseException:
+            self._client.cancel(list(running), force=True)
+            raise
+        self._tell_losses()
+        self._losses.settle()
+        return outcomes
+
+    def forget(self, job: Job, *, wait: bool) -> None:
+        """Let workers close what they hold of a run, each after the task that it is at.
+
+        Parameters
+        ----------
+        job : Job
+            Any of the run.
+        wait : bool
+            Whether to wait for it; a run that failed does not.
+        """
+        futures = [
+            self._client.submit(
+                self._forget, job.run, workers=[address], pure=False, key=f"close-{uuid4()}"
+            )
+            for name, address in self._workers().items()
+            if name in self._home.values()
+        ]
+        if wait:
+            self._client.gather(futures, errors="skip")
+        else:
+            fire_and_forget(futures)
+
+    def _workers(self) -> dict[str, str]:
+        """Addresses, by name, of the workers that may be used."""
+        info = self._client.scheduler_info(n_workers=-1)["workers"]
+        workers = {str(worker["name"]): address for address, worker in info.items()}
+        return self._admit(workers) if self._admit else workers
+
+    def _renew_slots(self) -> None:
+        """Look which workers there are.
+
+        Not at each task: the list of a thousand workers takes the scheduler longer than the task.
+        What is sent to a worker that has gone meanwhile, Dask sends elsewhere.
+        """
+        self._alive = self._workers()
+        if self._losses.see(self._alive):
+            self._tell_losses()
+        self._slots_renewed = time.monotonic()
+        # Workers are kept, since chunks are at home there; those that died are replaced.
+        kept = [name for name in self._slots if name in self._alive]
+        joined = [name for name in self._alive if name not in self._slots]
+        self._slots = dict.fromkeys([*kept, *joined][: self._nworkers])
+
+    def _fill(
+        self,
+        waiting: Waiting[Step],
+        running: dict[Future, tuple[Step, str]],
+        completed: as_completed,
+        freed: str = "",
+    ) -> None:
+        """Give each worker that is free a step, as long as there are steps for it.
+
+        Parameters
+        ----------
+        freed : str, optional
+            The worker that has just become free; all the others that are have found nothing.
+        """
+        if not waiting:
+            return
+        others_may_take = waiting.for_all or self._at_once < self._nworkers or not freed
+        candidates = list(self._idle) if others_may_take else [freed]
+        if not running or time.monotonic() - self._slots_renewed > _SLOTS_INTERVAL:
+            self._renew_slots()
+            waiting.homes(self._slots)
+            busy = {name for _, name in running.values()}
+            self._idle = {name: None for name in self._slots if name not in busy}
+            candidates = list(self._idle)
+        for worker in candidates:
+            if worker in self._idle and len(running) < self._at_once:
+                step = waiting.take(worker)
+                if step is not None:
+                    del self._idle[worker]
+                    future = self._submit(step, self._alive[worker])
+                    running[future] = (step, worker)
+                    completed.add(future)
+        if not running:
+            # All workers are gone for the moment: Dask waits for one.
+            step = waiting.take_any()
+            future = self._submit(step, None)
+            running[future] = (step, "")
+            completed.add(future)
+
+    def _submit(self, step: Step, address: str | None) -> Future:
+        job = step.job
+        key = self._losses.watch(self._key(step), address)
+        self._company[key] = self._at_once
+        return self._client.submit(
+            run,
+            self._step,
+            job,
+            self._steps_done.get(job.index, 0),
+            step.name,
+            step.arguments,
+            key=key,
+            workers=None if address is None else [address],
+            # Dask goes elsewhere only if that worker is gone.
+            allow_other_workers=address is not None,
+            pure=False,
+        )
+
+    def _key(self, step: Step) -> str:
+        """Name a task for Dask's dashboard, which sums up what begins with the same word."""
+        return f"{step.name}-{self._rounds[step.name]}-{step.job.label}-{uuid4().hex[:12]}"
+
+    def _tell_losses(self) -> None:
+        for loss in self._losses.new():
+            self._listener.worker_lost(loss)
+
+    def _is_stranded(self, future: Future, task: Any) -> bool:
+        """Tell whether a task found no worker, and is to be submitted again.
+
+        Dask's scheduler lets a task that prefers a worker go elsewhere when that worker is gone,
+        but not when all workers were gone at once and others came after
+        (``Scheduler.bulk_schedule_unrunnable_after_adding_worker``). It gives the task up after
+        ``distributed.scheduler.no-workers-timeout``. As long as there is no worker at all, it is
+        submitted for as long as workers may take to start; once they are there, as often as tasks
+        of dead workers are: it may be what they die of.
+        """
+        if future.status != "error" or not isinstance(future.exception(), _NO_WORKER):
+            self._stranded_since = None
+            return False
+        now = time.monotonic()
+        self._stranded_since = self._stranded_since or now
+        if now - self._stranded_since > parse_timedelta(setting("start-timeout")):
+            return False
+        if not self._workers():
+            return True
+        self._strandings[task] = self._strandings.get(task, 0) + 1
+        # Workers may just have been slow to come.
+        return self._strandings[task] <= max(1, setting("allowed-failures"))
+
+    def _is_worth_another_try(self, future: Future) -> bool:
+        """Tell whether a task of which workers died is to be submitted again, with fewer others.
+
+        Dask gives it up when as many workers have died of it as `allowed-failures` says, and one
+        more.
+        """
+        error = future.exception() if future.status == "error" else None
+        if not isinstance(error, KilledWorker):
+            return False
+        self._death = autopsy(error.last_worker)
+        company = self._company.pop(future.key, self._at_once)
+        if self._death.of_memory is False or company == 1:
+            return False
+        if company > self._at_once:
+            # It ran beside another one that has died meanwhile.
+            return True
+        self._at_once //= 2
+        logs.post(
+            f"{error.allowed_failures + 1} workers died of one task, last {self._death}. Memory is "
+            f"short, as it seems: from now on no more than {self._at_once} tasks run at once",
+            "WARN",
+        )
+        return True
+
+    def _outcome(self, future: Future, step: Step) -> Outcome:
+        try:
+            outcome: Outcome = future.result()
+        except TaskError as error:
+            raise ChunkError(
+                str(step.job), step.name, str(error), "see that log for what CASA said before"
+            ) from error
+        except KilledWorker as error:
+            death = self._death or Death(str(error.last_worker.name))
+            if death.of_memory is False:
+                why, advice = "memory was not short", "see its log, and what it printed, beside"
+            else:
+                why, advice = "memory was short, as it seems", self._needs_less
+                if death.limit:
+                    advice += ", or give each worker more (memory_limit)"
+            raise ChunkError(
+                str(step.job),
+                step.name,
+                f"{error.allowed_failures + 1} workers died of it, last {death}; {why}",
+                advice,
+            ) from error
+        except _NO_WORKER as error:
+            raise ChunkError(
+                str(step.job),
+                step.name,
+                f"all workers died, time and again, or none was there: {error}",
+                f"see the workers' own output for why they ended; if memory was short, "
+                f"{self._needs_less}",
+            ) from error
+        return outcome

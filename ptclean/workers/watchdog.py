@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ends a worker at once when the process that started it is gone.
+
+Loaded into the nannies of our own workers (``preload_nanny``), which have an idle interpreter at
+all times. The worker itself notices a lost scheduler only between two calls of CASA: until then,
+perhaps for many minutes, it would go on writing images that a new run may already be making.
+
+It also removes the folder of scratch files, in which :mod:`ptclean.workers.cluster` starts the
+nanny, and writes into it what memory the worker has (:mod:`ptclean.workers.deaths`).
+
+Not covered: an orderly end, for which see :mod:`ptclean.workers.cluster`, and workers that somebody
+else started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import threading
+import time
+
+import psutil
+from distributed import Nanny
+
+from .deaths import memory_file, peak_of, write_memory
+
+_INTERVAL = 0.1
+
+#: Growth of a worker's memory that is written down, in bytes.
+_STEP = 2**24
+
+
+def dask_setup(nanny: Nanny) -> None:
+    """Start watching; Dask calls this in the nanny's process before it starts the worker."""
+    threading.Thread(
+        target=_watch,
+        args=(os.getppid(), os.getcwd(), nanny),
+        name="ptclean watchdog",
+        daemon=True,
+    ).start()
+
+
+def _watch(parent: int, scratch: str, nanny: Nanny) -> None:
+    memory = _MemoryWatch(scratch, nanny)
+    while os.getppid() == parent:
+        with contextlib.suppress(OSError):
+            memory.look()
+        time.sleep(_INTERVAL)
+    workers = psutil.Process().children(recursive=True)
+    for worker in workers:
+        worker.kill()
+    psutil.wait_procs(workers, timeout=3)
+    shutil.rmtree(scratch, ignore_errors=True)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+class _MemoryWatch:
+    """Writes down what memory a nanny's worker has."""
+
+    def __init__(self, scratch: str, nanny: Nanny) -> None:
+        self._scratch = scratch
+        self._nanny = nanny
+        self._pid: int | None = None
+        self._peak = 0
+        self._over_limit = False
+
+    def look(self) -> None:
+        """Look once."""
+        # The nanny's own note of the process that it has killed for its memory.
+        terminated = getattr(self._nanny.memory_manager, "_last_terminated_pid", None)
+        if self._pid is not None and terminated == self._pid and not self._over_limit:
+            self._over_limit = True
+            self._write()
+        pid = self._nanny.pid
+        if pid is None:
+            return
+        if pid != self._pid:
+            self._pid, self._peak, self._over_limit = pid, 0, False
+        peak = peak_of(pid)
+        # It is reset with each task (:func:`ptclean.workers.worker.run`).
+        if peak is not None and abs(peak - self._peak) > _STEP:
+            self._peak = peak
+            self._write()
+
+    def _write(self) -> None:
+        assert self._pid is not None
+        path = memory_file(self._scratch, self._pid)
+        write_memory(path, self._peak, over_limit=self._over_limit)
