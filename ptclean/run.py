@@ -21,6 +21,7 @@ from .call.parameters import imager_parameters, saving_records
 from .call.shell import ShellTask, show_in_taskhelp
 from .call.task import bind, signature
 from .config import check_settings, setting
+from .imaging.assembly import history_lines, install, install_images
 from .imaging.continuum import ContinuumImager
 from .imaging.imager import ParallelCubeImager
 from .imaging.savemodel import (
@@ -47,7 +48,6 @@ from .planning.cube_plan import Plan, make_plan
 from .planning.scope import is_predicted
 from .planning.sizing import Machine
 from .products import images
-from .products.assembly import history_lines, install, install_images
 from .records import Record
 from .reporting import progress
 from .reporting.events import Listener, Listeners

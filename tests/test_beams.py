@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from casatasks import flagdata, tclean
 
-from ptclean.imaging.chunk_imager import ChunkJob
+from ptclean.imaging.chunk_job import ChunkJob
 from ptclean.planning.chunks import cut
 from ptclean.products.beams import CommonBeam, as_text
 from ptclean.products.images import image_info

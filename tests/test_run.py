@@ -25,7 +25,8 @@ from compare_images import compare_image_sets
 from killing import killed_workers
 from ptclean import DaskClusterManager, ptclean
 from ptclean.errors import ChunkError
-from ptclean.imaging.chunk_imager import ChunkImager, ChunkJob
+from ptclean.imaging.chunk_imager import ChunkImager
+from ptclean.imaging.chunk_job import ChunkJob
 from ptclean.planning.chunks import Chunk
 from ptclean.records import ImagingRecords
 from same_images import assert_same_images

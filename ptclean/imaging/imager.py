@@ -31,15 +31,15 @@ from ..planning.cube_plan import Plan
 from ..planning.scope import AUTOMASK
 from ..planning.standin import make_standin, with_standins
 from ..products import beams, images
-from ..products.assembly import Assembly, assemble, assemblies, assembly_of_model
 from ..records import Record
 from ..reporting.events import Cycle, Listener, Listeners, Phase, Task, cycle_of, task_of, told
 from ..reporting.story import Story
 from ..workers.splitter import Admit, CubeSplitter, Step
 from ..workers.worker import Outcome
 from . import chunk_imager
+from .assembly import Assembly, assemble, assemblies, assembly_of_model
 from .automask import block_of, full_blocks, speaks_of_a_chunk
-from .chunk_imager import ChunkJob
+from .chunk_job import ChunkJob
 from .control import (
     ZERO_MASK,
     IterationControl,

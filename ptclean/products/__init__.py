@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From chunks to images on disk."""
+"""CASA images on disk: pixels, beams, coordinates, history."""

@@ -6,7 +6,7 @@ an image, none of which may differ between a cube that was made in one piece and
 assembled. Memory is that of a slab of channels (`SLAB_BYTES`), however long the cube.
 
 Does not cover: which images there are, and when (:mod:`ptclean.imaging.chunk_imager`,
-:mod:`ptclean.products.assembly`).
+:mod:`ptclean.imaging.assembly`).
 """
 
 from __future__ import annotations

@@ -20,24 +20,18 @@ Our own workers are processes started as ``python -m dask spec``, not by `distri
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import logging
 import operator
 import os
 import platform
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -46,8 +40,7 @@ import dask
 import psutil
 from dask.system import cpu_count
 from dask.utils import format_bytes, parse_timedelta
-from distributed import Client, Scheduler, SpecCluster
-from distributed.deploy.spec import ProcessInterface
+from distributed import Client, Scheduler
 from distributed.scheduler import WorkerState
 from distributed.system import MEMORY_LIMIT
 
@@ -57,17 +50,26 @@ from ..errors import WorkerStartError
 from ..planning.sizing import Machine
 from ..reporting import progress
 from .admission import BELOW_PAUSE
+from .borrowed import (
+    connected_client,
+    dashboard_of,
+    reports_of,
+    scheduler_address,
+    scheduler_of,
+    unregister_later,
+    users_client,
+)
 from .deaths import Death, is_of_memory, kernel_kills, memory_file, read_memory
+from .launching import Launcher, NamedCluster, WorkerProcess
 from .patience import SCHEDULER_SETTINGS, impatient_scheduler
 from .security import make_security, worker_security_config
-from .worker import WorkerReport, WorkerSetup, free_memory, process_token, report
+from .worker import WorkerReport, WorkerSetup, free_memory, process_token
 from .worker_spec import (
     casarc_text,
     parse_memory_limit,
     shell_lines,
     worker_config,
     worker_environment,
-    worker_spec,
 )
 
 _POLL_INTERVAL = 0.05
@@ -142,11 +144,11 @@ def machine_at_hand(nworkers: int, memory_limit: str) -> Machine:
         if manager.owned:
             return Machine(manager.nworkers, free, manager._limit)
         return _cluster_at_hand(manager.client, free)
-    client = _users_client()
+    client = users_client()
     if client is not None:
         return _cluster_at_hand(client, free)
-    if address := _scheduler_address():
-        with _connected_client(address, parse_timedelta(setting("start-timeout"))) as connected:
+    if address := scheduler_address():
+        with connected_client(address, parse_timedelta(setting("start-timeout"))) as connected:
             return _cluster_at_hand(connected, free)
     return Machine(cores, free, limit)
 
@@ -184,7 +186,7 @@ def autopsy(worker: WorkerState) -> Death:
 
 def _cluster_at_hand(client: Client, free: int) -> Machine:
     """What the workers of a user's cluster have; `free` bytes as long as it has none."""
-    reports = _reports(client)
+    reports = reports_of(client)
     if not reports:
         return Machine(1, free)
     limits = [each.memory_limit for each in reports if each.memory_limit]
@@ -324,9 +326,9 @@ class DaskClusterManager:
             return self
         # Whatever interrupts this, Ctrl-C included, undoes the part that was done.
         with contextlib.ExitStack() as stack:
-            client = _users_client()
-            if client is None and (address := _scheduler_address()):
-                client = stack.enter_context(_connected_client(address, self._start_timeout))
+            client = users_client()
+            if client is None and (address := scheduler_address()):
+                client = stack.enter_context(connected_client(address, self._start_timeout))
             self.owned = client is None
             self.log_directory = self._made_log_directory()
             if client is None:
@@ -420,7 +422,7 @@ class DaskClusterManager:
             glibc=_glibc_version(),
             casarc=self._made_casarc(),
         )
-        launcher = _Launcher(
+        launcher = Launcher(
             environ=environ,
             config=worker_config(
                 dask.config.config,
@@ -435,7 +437,7 @@ class DaskClusterManager:
             start_timeout=self._start_timeout,
             stop_timeout=parse_timedelta(setting("stop-timeout")),
         )
-        cluster = _Cluster(
+        cluster = NamedCluster(
             scheduler={
                 "cls": Scheduler,
                 "options": {
@@ -447,7 +449,7 @@ class DaskClusterManager:
                     "dashboard_address": "127.0.0.1:0",
                 },
             },
-            worker={"cls": _WorkerProcess, "options": {"launcher": launcher}},
+            worker={"cls": WorkerProcess, "options": {"launcher": launcher}},
             security=security,
             silence_logs=logging.ERROR,
             name="ptclean",
@@ -467,7 +469,7 @@ class DaskClusterManager:
         casarc.write_text(casarc_text(self._casa_memory))
         return str(casarc)
 
-    def _wait_for_own(self, client: Client, launcher: _Launcher) -> None:
+    def _wait_for_own(self, client: Client, launcher: Launcher) -> None:
         deadline = time.monotonic() + self._start_timeout
         while (ready := len(client.nthreads())) < self.nworkers:
             launcher.raise_if_failed()
@@ -492,7 +494,7 @@ class DaskClusterManager:
         while not (count := len(self.client.nthreads())):
             if time.monotonic() > deadline:
                 raise WorkerStartError(
-                    f"The Dask cluster {_scheduler_of(self.client)} had no worker after "
+                    f"The Dask cluster {scheduler_of(self.client)} had no worker after "
                     f"{self._start_timeout:g} s",
                     "Start workers, raise ptclean.start-timeout in Dask's configuration, or close "
                     "the client to let ptclean start workers of its own",
@@ -503,7 +505,7 @@ class DaskClusterManager:
     def _prepare_workers(self, stack: contextlib.ExitStack) -> None:
         if not self.owned:
             # Before anything is set: a worker thread of this process shares its CASA log.
-            self._refuse_threads(_reports(self.client))
+            self._refuse_threads(reports_of(self.client))
         name = f"ptclean-{uuid.uuid4().hex}"
         plugin = WorkerSetup(
             str(self.log_directory),
@@ -520,8 +522,8 @@ class DaskClusterManager:
                 f"{self.log_directory}",
             ) from error
         if not self.owned:
-            stack.callback(_unregister, self.client, name)
-        reports = _reports(self.client)
+            stack.callback(unregister_later, self.client, name)
+        reports = reports_of(self.client)
         self.worker_logs = {each.name: Path(each.log_path) for each in reports}
         for problem in [*_problems(reports), *self._problems_of_scheduler()]:
             logs.post(problem, "WARN")
@@ -529,7 +531,7 @@ class DaskClusterManager:
             f"Using {len(reports)} Dask workers ({'own' if self.owned else 'existing'} cluster); "
             f"their logs are in {self.log_directory}, each in a file of its name"
         )
-        if not self.owned and (link := _dashboard(self.client)):
+        if not self.owned and (link := dashboard_of(self.client)):
             logs.post(f"Dask's dashboard shows the workers and their tasks: {link}")
             progress.write(f"Dask's dashboard: {link}")
 
@@ -551,198 +553,6 @@ class DaskClusterManager:
                 "client = Client(processes=True, threads_per_worker=1), or close it "
                 "(client.close()) to let ptclean start workers of its own"
             )
-
-
-class _Cluster(SpecCluster):
-    """A cluster whose workers have names that make good file names."""
-
-    def _new_worker_name(self, worker_number: int) -> str:
-        return f"worker-{worker_number}"
-
-
-@dataclass
-class _Launcher:
-    """Starts the processes of our own workers, and ends them.
-
-    Each has a session of its own, so that Ctrl-C in the user's terminal does not reach it.
-    """
-
-    environ: Mapping[str, str]
-    config: Mapping[str, Any]
-    memory_limit: int | None
-    scratch: str
-    log_directory: Path
-    start_timeout: float
-    stop_timeout: float
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    error: OSError | None = None
-
-    def output(self, name: str) -> Path:
-        """Return the file with what a worker's process prints."""
-        return self.log_directory / f"{name}.out"
-
-    def launch(self, name: str, scheduler: str) -> subprocess.Popen[bytes]:
-        """Start one worker."""
-        spec = worker_spec(
-            name,
-            memory_limit=self.memory_limit,
-            local_directory=self.scratch,
-            start_timeout=self.start_timeout,
-        )
-        environ = {
-            **self.environ,
-            "DASK_INTERNAL_INHERIT_CONFIG": dask.config.serialize(self.config),
-        }
-        command = [sys.executable, "-m", "dask", "spec", scheduler, "--spec", json.dumps(spec)]
-        try:
-            with open(self.output(name), "ab") as output:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    # "python -m" would put the user's folder, with any dask.py there, first.
-                    cwd=self.scratch,
-                    env=environ,
-                    start_new_session=True,
-                )
-        except OSError as error:
-            self.error = error
-            raise
-        self.processes[name] = process
-        return process
-
-    def raise_if_failed(self) -> None:
-        """Raise WorkerStartError if a worker could not be started or has ended."""
-        if self.error is not None:
-            raise WorkerStartError(
-                f"A worker process could not be started ({self.error})",
-                f"Check that {sys.executable} can be run and {self.log_directory} be written",
-            ) from self.error
-        for name, process in self.processes.items():
-            if process.poll() is not None:
-                raise WorkerStartError(
-                    f"{name} ended with exit status {process.returncode} before it was ready",
-                    "Its output says why",
-                    *self.evidence(name),
-                )
-
-    def evidence(self, name: str | None = None) -> tuple[str, str]:
-        """Return the end of what a worker printed, and the file; by default of the last one."""
-        if name is None and not self.processes:
-            return "", ""
-        path = self.output(name if name is not None else list(self.processes)[-1])
-        lines = path.read_text(errors="replace").splitlines()
-        return "\n".join(lines[-_LINES_OF_EVIDENCE:]), str(path)
-
-    def stop(self) -> None:
-        """End all workers."""
-        _stop(list(self.processes.values()), self.stop_timeout)
-
-
-class _WorkerProcess(ProcessInterface):
-    """One worker with its nanny, as `distributed.SpecCluster` wants it."""
-
-    def __init__(self, scheduler: str, name: str, launcher: _Launcher) -> None:
-        super().__init__(scheduler, name)
-        self.scheduler = scheduler
-        self.name = name
-        self.launcher = launcher
-        self.process: subprocess.Popen[bytes] | None = None
-
-    async def start(self) -> None:
-        self.process = self.launcher.launch(self.name, self.scheduler)
-        await super().start()
-
-    async def close(self) -> None:
-        if self.process is not None:
-            await asyncio.to_thread(_stop, [self.process], self.launcher.stop_timeout)
-        await super().close()
-
-
-def _stop(processes: Sequence[subprocess.Popen[bytes]], timeout: float) -> None:
-    """End processes with all they have started: politely, and after a while by force."""
-    running = [process for process in processes if process.poll() is None]
-    for process in running:
-        # To the nanny alone, which ends its worker: a worker that died first would be replaced.
-        process.terminate()
-    deadline = time.monotonic() + timeout
-    for process in running:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, deadline - time.monotonic()))
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _users_client() -> Client | None:
-    try:
-        client = Client.current()
-    except ValueError:
-        return None
-    if client.asynchronous:
-        raise ValueError(
-            "The Dask client that is open is asynchronous, and ptclean is not; open it without "
-            "asynchronous=True, or close it to let ptclean start workers of its own"
-        )
-    return client
-
-
-def _scheduler_address() -> str | None:
-    # Dask reads the environment when it is imported; the user may have set it since.
-    return os.environ.get("DASK_SCHEDULER_ADDRESS") or dask.config.get("scheduler-address", None)
-
-
-@contextlib.contextmanager
-def _connected_client(address: str, timeout: float) -> Iterator[Client]:
-    try:
-        client = Client(address, set_as_default=False, timeout=timeout)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise WorkerStartError(
-            f"No Dask scheduler could be reached at {address!r} ({error})",
-            "Start it, correct DASK_SCHEDULER_ADDRESS, or unset it to let ptclean start workers "
-            "of its own",
-        ) from error
-    with client:
-        yield client
-
-
-def _reports(client: Client) -> list[WorkerReport]:
-    """Ask all workers for what they say of themselves; those that end meanwhile say nothing."""
-    found = client.run(report, on_error="return").values()
-    for each in found:
-        if isinstance(each, ImportError):
-            raise WorkerStartError(
-                f"The workers of {_scheduler_of(client)} cannot import ptclean ({each})",
-                "Install ptclean, in the same version, in the Python that the workers run",
-            ) from each
-        if isinstance(each, Exception) and not isinstance(each, OSError):
-            raise each
-    return [each for each in found if isinstance(each, WorkerReport)]
-
-
-def _unregister(client: Client, plugin: str) -> None:
-    """Take our plugin from the user's cluster, without waiting for workers that are busy."""
-
-    def unregister() -> None:
-        # A cluster that is gone needs no tidying.
-        with contextlib.suppress(OSError, ValueError, RuntimeError):
-            client.unregister_worker_plugin(plugin)
-
-    thread = threading.Thread(target=unregister, name="ptclean unregister", daemon=True)
-    thread.start()
-    thread.join(timeout=5)
-
-
-def _dashboard(client: Client) -> str | None:
-    """Return the address of the cluster's dashboard, if it has one."""
-    with contextlib.suppress(KeyError):
-        return client.dashboard_link or None
-    return None
-
-
-def _scheduler_of(client: Client) -> str:
-    return client.scheduler.address if client.scheduler else "that is open"
 
 
 def _problems(reports: Sequence[WorkerReport]) -> list[str]:

@@ -15,13 +15,13 @@ from typing import Any
 
 import casatools
 
-from ..imaging.chunk_imager import IMAGER_PRODUCTS, ChunkJob
 from ..keeping.disk import require_room
 from ..keeping.durable import sync_directory, sync_tree
 from ..keeping.interruption import held
+from ..products import images
+from ..products.images import WEIGHT_DENSITY
 from ..records import Record
-from . import images
-from .images import WEIGHT_DENSITY
+from .chunk_job import IMAGER_PRODUCTS, ChunkJob
 
 
 @dataclass(frozen=True)

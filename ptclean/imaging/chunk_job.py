@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a worker must know of a chunk, and what it says of its beginning: plain data."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from ..planning.chunks import Chunk
+from ..planning.continuing import Beginning
+from ..products import beams
+from ..records import ImagingRecords, Record
+
+#: Products that CASA's imager makes, from the visibilities; the deconvolver makes the others.
+IMAGER_PRODUCTS = ("psf", "pb", "residual", "sumwt", "weight")
+
+
+@dataclass(frozen=True)
+class ChunkJob:
+    """What a worker must know of a chunk; plain data.
+
+    Attributes
+    ----------
+    run : str
+        Name of the run, unique among runs.
+    chunk : Chunk
+    neighbours : tuple of Chunk
+        Chunks whose core channels are among this chunk's guard channels.
+    records : ImagingRecords
+        Of the whole cube.
+    coordinates : dict
+        Coordinate record of the whole cube.
+    cube_channels : int
+        Number of channels of the whole cube.
+    directory : str
+        Work directory of the run, absolute; the same path on each worker.
+    cleans : bool
+        Whether there are minor cycles.
+    restores, corrects : bool
+        tclean's `restoration` and `pbcor`.
+    mask : str or None
+        The user's clean mask on the grid of the whole cube, absolute; one channel stands for all.
+    automasks : bool
+        Whether the masks of the minor cycles are made by CASA.
+    beginning : Beginning
+        Images of the whole cube from which the run goes on.
+    """
+
+    run: str
+    chunk: Chunk
+    neighbours: tuple[Chunk, ...]
+    records: ImagingRecords
+    coordinates: Record
+    cube_channels: int
+    directory: str
+    cleans: bool
+    restores: bool
+    corrects: bool
+    mask: str | None = None
+    automasks: bool = False
+    beginning: Beginning = field(default_factory=Beginning)
+
+    @property
+    def index(self) -> int:
+        """Position of the chunk among the chunks."""
+        return self.chunk.index
+
+    @property
+    def cost(self) -> int:
+        """Channels that are gridded, which the time of a step grows with."""
+        return self.chunk.gridded_channels
+
+    @property
+    def label(self) -> str:
+        """Name in the keys of its tasks."""
+        return f"chunk-{self.index:04d}"
+
+    def __str__(self) -> str:
+        return str(self.chunk)
+
+    @property
+    def deconvolves(self) -> bool:
+        """Whether a deconvolver is wanted: for minor cycles, or to restore."""
+        return self.cleans or self.restores
+
+    @property
+    def has_one_beam(self) -> bool:
+        """Whether the cube is restored with one beam, given or common."""
+        return beams.is_single(self.records.deconvolution["restoringbeam"])
+
+    def folder(self, chunk: Chunk | None = None) -> str:
+        """Directory of a chunk's images, this one's if none is given."""
+        index = (chunk or self.chunk).index
+        return os.path.join(self.directory, f"chunk-{index:05d}")
+
+    def core(self, chunk: Chunk | None = None) -> str:
+        """Prefix of a chunk's core images."""
+        return os.path.join(self.folder(chunk), "core")
+
+    @property
+    def gridded(self) -> str:
+        """Prefix of this chunk's gridded images."""
+        if self.chunk.gridded_channels == self.chunk.channels:
+            return self.core()
+        return os.path.join(self.folder(), "gridded")
+
+    def core_plane(self, plane: int) -> int | None:
+        """Number of a plane of the whole cube among this chunk's, None if it is none of them."""
+        pol, channel = divmod(plane, self.cube_channels)
+        if not self.chunk.start <= channel < self.chunk.stop:
+            return None
+        return pol * self.chunk.channels + channel - self.chunk.start
+
+    @property
+    def masked(self) -> str:
+        """Prefix of the images on which masks are made."""
+        return os.path.join(self.folder(), "masked")
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What the first step of a chunk found.
+
+    Attributes
+    ----------
+    records : list of dict
+        The deconvolver's initialization records, before and after the mask is set up; empty if
+        there are no minor cycles. With automasking one record, which knows no mask.
+    largest_beam : dict or None
+        Of the largest area that was fitted to a core plane.
+    lacks_beams : bool
+        Whether there are core planes to which no beam could be fitted.
+    """
+
+    records: list[Record]
+    largest_beam: Record | None
+    lacks_beams: bool
