@@ -105,3 +105,27 @@ def test_many_nodes(
     # The workers were jobs of their own, and are gone.
     assert list((tmp_path / "slurm-logs").iterdir())
     assert not run(["squeue", "--noheader", "--states=RUNNING"], environment, tmp_path)
+
+
+def test_time_is_up(
+    environment: dict[str, str], line_ms: str, reference: str, tmp_path: Path
+) -> None:
+    """The driver's job gets SIGTERM before its end, is queued again, and goes on."""
+    pytest.importorskip("dask_jobqueue")
+    job = submit("many_nodes.sh", environment, tmp_path, line_ms, "cube")
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("cube.ptclean/**/core.model")):
+        assert time.monotonic() < deadline, (tmp_path / "job.out").read_text()
+        time.sleep(0.02)
+    # As SLURM does it two minutes before the end (--signal=B:TERM@120).
+    run(["scancel", "--batch", "--signal=TERM", job], environment, tmp_path)
+    show = ["scontrol", "show", "job", job]
+    while "Restarts=1" not in (said := run(show, environment, tmp_path)):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.5)
+    # It would wait for two minutes; at once would be too early for the node to forget the first.
+    run(["scontrol", "update", f"JobId={job}", "StartTime=now+3"], environment, tmp_path)
+    assert wait(job, environment, tmp_path) == "COMPLETED", (tmp_path / "job.out").read_text()
+    assert_same_images(reference, tmp_path / "cube")
+    stories = [path.read_text() for path in sorted(tmp_path.glob("casa-*.log"))]
+    assert sum("is gone on with" in story for story in stories) == 1
