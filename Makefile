@@ -2,6 +2,7 @@
 # make demo MS=my.ms      the same for your data; options in ARGS, e.g. ARGS='--imsize 512 --nchan 64'
 # make test               everything that must hold before a change goes in
 # make slurm              the job scripts of examples/slurm on a SLURM of its own (Debian, as root)
+# make bench              times against tclean, in turn, and docs/benchmarks.md; takes hours
 # make soak               images while workers and drivers are killed at random, for an hour or so
 # make docs               the documentation, in docs/_build/index.html
 #
@@ -17,7 +18,7 @@ BIN := .venv/bin
 # CASA reads its measures data from the package casadata, whatever is in the user's own set-up.
 export CASASITECONFIG := $(CURDIR)/examples/casasiteconfig.py
 
-.PHONY: demo docs test slurm soak lint venv clean
+.PHONY: demo docs test bench slurm soak lint venv clean
 
 demo: .venv/demo-installed
 	$(BIN)/python examples/demo.py $(if $(MS),--ms '$(MS)') $(ARGS)
@@ -29,6 +30,10 @@ test: lint
 slurm: .venv/test-installed
 	apt-get install --quiet --yes --no-install-recommends slurmctld slurmd slurm-client munge
 	$(BIN)/python -m pytest tests/test_slurm.py $(ARGS)
+
+bench: .venv/test-installed
+	$(BIN)/python benchmarks/compare.py $(ARGS)
+	$(BIN)/python benchmarks/tables.py
 
 soak: .venv/test-installed
 	$(BIN)/python -m pytest -m soak tests/soak $(ARGS)

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Time ptclean against tclean and others, in turn, on the same data, and compare their images.
+
+    python benchmarks/compare.py                        every case against tclean
+    python benchmarks/compare.py hogbom --rounds 5 --against tclean pclean=/path/to/python
+    python benchmarks/compare.py --list
+
+Each run is a process of its own: the *call* is the time of the task, the *session* that of the
+process. Engines take turns, round by round, after one round that is not counted; the figure is the
+median of the ratios within a round, with the smallest and the largest. The images of each round are
+compared with tclean's, exactly, and what is found is said.
+
+``pclean=PYTHON`` is casa-pclean, ``mpi=PYTHON`` is tclean under ``mpirun`` with two servers: PYTHON
+is that of an environment with casa-pclean, or with casampi, mpi4py and OpenMPI.
+
+Results go to ``benchmarks/results/<case>.json``; ``python benchmarks/tables.py`` makes
+``docs/benchmarks.md`` of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+#: What a process that images executes; the engine's import comes first.
+_CHILD = """
+import json, sys, time
+arguments = json.loads(sys.argv[1])
+started = time.perf_counter()
+task(**arguments)
+print("seconds of the call:", time.perf_counter() - started)
+"""
+
+_MARK = "seconds of the call:"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is imaged.
+
+    Attributes
+    ----------
+    says : str
+        For the table.
+    data : dict
+        Arguments of `simulate_ms.simulate`.
+    arguments : dict
+        Of tclean.
+    own : dict
+        Of ptclean alone.
+    to_reach : float
+        Ratio that is aimed at against tclean.
+    """
+
+    says: str
+    data: dict[str, Any]
+    arguments: dict[str, Any]
+    own: dict[str, Any] = field(default_factory=lambda: {"nworkers": 2})
+    to_reach: float = 1.0
+
+
+_LINE = {"nchan": 128, "nant": 40, "nint": 12, "line_fraction": 0.25, "continuum": 0.0}
+_CLEAN = {
+    "datacolumn": "data",
+    "specmode": "cube",
+    "imsize": 512,
+    "cell": "0.05arcsec",
+    "weighting": "briggs",
+    "niter": 100_000,
+    "threshold": "12mJy",
+    "cyclefactor": 3.0,
+}
+
+CASES = {
+    "dirty": Case(
+        "dirty cube, 256 channels of 1024 x 1024, MS of 1 GB",
+        {"nchan": 256, "nant": 43, "nint": 60, "line_fraction": 0.25, "continuum": 0.0},
+        {
+            **_CLEAN,
+            "imsize": 1024,
+            "cell": "0.025arcsec",
+            "niter": 0,
+        },
+        to_reach=1.9,
+    ),
+    "hogbom": Case(
+        "hogbom to 12 mJy, 128 channels of 512 x 512, line in a quarter of them",
+        _LINE,
+        _CLEAN,
+        to_reach=3.0,
+    ),
+    "hogbom-1": Case("the same with 1 worker", _LINE, _CLEAN, {"nworkers": 1}, to_reach=1 / 1.05),
+    "multiscale": Case(
+        "the same with multiscale",
+        _LINE,
+        {**_CLEAN, "deconvolver": "multiscale", "scales": [0, 5, 15]},
+        to_reach=2.0,
+    ),
+    "automask": Case(
+        "the same with auto-multithresh",
+        _LINE,
+        {**_CLEAN, "usemask": "auto-multithresh"},
+        to_reach=2.0,
+    ),
+    "small": Case(
+        "small cube, 12 channels of 128 x 128, ptclean's own choice",
+        {"nchan": 12},
+        {**_CLEAN, "imsize": 128, "cell": "0.1arcsec"},
+        {},
+    ),
+}
+
+_IMPORTS = {
+    "tclean": "from casatasks import tclean as task",
+    "ptclean": "from ptclean import ptclean as task",
+    "pclean": "from pclean import pclean as task",
+    "mpi": "import casampi.private.start_mpi\nfrom casatasks import tclean as task",
+}
+
+
+def engine(name: str) -> tuple[str, list[str]]:
+    """Return an engine's name and the command that runs a script on it."""
+    kind, _, python = name.partition("=")
+    if kind not in _IMPORTS:
+        raise SystemExit(f"{kind!r} is none of {', '.join(_IMPORTS)}")
+    command = [python or sys.executable]
+    if kind == "mpi":
+        mpirun = str(Path(command[0]).with_name("mpirun"))
+        # A client and two servers.
+        command = [mpirun, "-n", "3", "--oversubscribe", "--allow-run-as-root", *command]
+    return kind, command
+
+
+def image(kind: str, command: Sequence[str], folder: Path, arguments: dict[str, Any]) -> Any:
+    """Image in a process of its own; returns the seconds of call and session."""
+    environ = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "CASASITECONFIG": str(ROOT / "examples" / "casasiteconfig.py"),
+    }
+    script = folder / "script.py"
+    script.write_text(f"{_IMPORTS[kind]}\n{_CHILD}")
+    started = time.perf_counter()
+    done = subprocess.run(
+        [*command, str(script), json.dumps(arguments)],
+        cwd=folder,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    session = time.perf_counter() - started
+    calls = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
+    if done.returncode or not calls:
+        raise SystemExit(f"{kind} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return {"call": float(calls[-1].removeprefix(_MARK)), "session": session}
+
+
+def difference(expected: Path, found: Path) -> str:
+    """Say how the images of two runs differ."""
+    from compare_images import compare_image_sets
+
+    products = compare_image_sets(expected, found)
+    unequal = [name for name, each in products.items() if not each.identical]
+    return "identical" if not unequal else f"differ: {', '.join(unequal)}"
+
+
+def run(name: str, case: Case, engines: Sequence[str], rounds: int, folder: Path) -> dict[str, Any]:
+    """Run one case on all engines, in turn."""
+    from simulate_ms import simulate
+
+    vis = folder / f"{name}.ms"
+    simulate(vis, **case.data)
+    size = sum(path.stat().st_size for path in vis.rglob("*") if path.is_file())
+    times: dict[str, list[Any]] = {}
+    images: dict[str, set[str]] = {}
+    for number in range(rounds + 1):
+        made: dict[str, Path] = {}
+        for given in engines:
+            kind, command = engine(given)
+            place = folder / f"{number}-{kind}"
+            place.mkdir()
+            arguments = {**case.arguments, "vis": str(vis), "imagename": str(place / "cube")}
+            if kind == "ptclean":
+                arguments |= case.own
+            elif kind == "pclean":
+                arguments |= {"parallel": True, "nworkers": case.own.get("nworkers", 2)}
+            elif kind == "mpi":
+                arguments |= {"parallel": True}
+            seconds = image(kind, command, place, arguments)
+            made[kind] = place / "cube"
+            print(f"{name} round {number} {kind}: {seconds['call']:.1f} s", flush=True)
+            if number:
+                times.setdefault(kind, []).append(seconds)
+        for kind in made:
+            if kind != "tclean" and "tclean" in made:
+                images.setdefault(kind, set()).add(difference(made["tclean"], made[kind]))
+        for place in folder.glob(f"{number}-*"):
+            shutil.rmtree(place)
+    return {
+        "case": name,
+        "says": case.says,
+        "to_reach": case.to_reach,
+        "measurement_set_bytes": size,
+        "times": times,
+        "images": {kind: sorted(found) for kind, found in images.items()},
+        "machine": {"cores": os.cpu_count(), "processor": _processor()},
+        "versions": {
+            package: version(package) for package in ("casatools", "dask", "distributed", "numpy")
+        },
+        "when": time.strftime("%Y-%m-%d"),
+    }
+
+
+def ratios(times: dict[str, list[Any]], kind: str, which: str) -> list[float]:
+    """How many times as fast ptclean was, round by round."""
+    return [
+        other[which] / ours[which]
+        for other, ours in zip(times[kind], times["ptclean"], strict=True)
+    ]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), ""
+    )
+
+
+def main() -> None:
+    """Run the benchmarks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--against", nargs="+", default=["tclean"], metavar="ENGINE")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", default=None, help="for data and images; a disk with room")
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    if options.list:
+        for name, case in CASES.items():
+            print(f"{name:12} {case.says}; to reach: {case.to_reach:.2f}")
+        return
+    sys.path.insert(0, str(ROOT / "examples"))
+    RESULTS.mkdir(exist_ok=True)
+    for name in options.cases or CASES:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            found = run(
+                name,
+                CASES[name],
+                [*options.against, "ptclean"],
+                options.rounds,
+                Path(folder),
+            )
+        (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        for kind in found["times"]:
+            if kind != "ptclean":
+                each = ratios(found["times"], kind, "session")
+                print(
+                    f"{name}: {statistics.median(each):.2f} times as fast as {kind} "
+                    f"({min(each):.2f} to {max(each):.2f})"
+                )
+        print(f"{name}: {found['images']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Write ``docs/benchmarks.md`` from the results of ``benchmarks/compare.py``.
+
+python benchmarks/tables.py
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from typing import Any
+
+from compare import CASES, RESULTS, ROOT, ratios
+
+_NAMES = {"tclean": "tclean", "pclean": "casa-pclean", "mpi": "tclean, mpicasa with 2 servers"}
+
+_HEAD = """\
+# Benchmarks
+
+Measured by `make bench`, on one machine ({machine}; casatools {casatools}, Dask {dask}). Each run is a
+process of its own, and engines take turns; a figure is the median of the ratios within a round, with
+the smallest and the largest of them. *Session* is the time of the whole process, *call* that of the
+task. All engines have one OpenMP thread a process. The images are compared in the same rounds.
+
+| case | against | session: times as fast | call: times as fast | to reach | its images |
+|---|---|---|---|---|---|
+"""
+
+
+def row(result: dict[str, Any], kind: str) -> str:
+    """One line of the table."""
+
+    def figure(which: str) -> str:
+        each = ratios(result["times"], kind, which)
+        return f"**{statistics.median(each):.2f}** ({min(each):.2f} to {max(each):.2f})"
+
+    images = result["images"]
+    said = "; ".join(images["ptclean" if kind == "tclean" else kind])
+    goal = f"{result['to_reach']:.2f}" if kind == "tclean" else "1.00"
+    rounds = len(result["times"]["ptclean"])
+    return (
+        f"| {result['says']} ({rounds} rounds) | {_NAMES[kind]} | {figure('session')} | "
+        f"{figure('call')} | {goal} | {said} |"
+    )
+
+
+def main() -> None:
+    """Write the page."""
+    results = [
+        json.loads(path.read_text())
+        for name in CASES
+        if (path := RESULTS / f"{name}.json").is_file()
+    ]
+    if not results:
+        raise SystemExit(f"there are no results in {RESULTS}; python benchmarks/compare.py")
+    last = results[-1]
+    text = _HEAD.format(
+        machine=f"{last['machine']['cores']} cores, {last['machine']['processor']}",
+        casatools=last["versions"]["casatools"],
+        dask=last["versions"]["dask"],
+    )
+    rows = [row(each, kind) for each in results for kind in each["times"] if kind != "ptclean"]
+    (ROOT / "docs" / "benchmarks.md").write_text(text + "\n".join(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()
