@@ -17,10 +17,11 @@ _NAMES = {"tclean": "tclean", "pclean": "casa-pclean", "mpi": "tclean, mpicasa w
 _HEAD = """\
 # Benchmarks
 
-Measured by `make bench`, on one machine ({machine}; casatools {casatools}, Dask {dask}). Each run is a
-process of its own, and engines take turns; a figure is the median of the ratios within a round, with
-the smallest and the largest of them. *Session* is the time of the whole process, *call* that of the
-task. All engines have one OpenMP thread a process. The images are compared in the same rounds.
+Measured by `make bench`, on one machine ({machine}; casatools {casatools}, Dask {dask}). Each
+run is a process of its own, and engines take turns; a figure is the median of the ratios within
+a round, with the smallest and the largest of them. *Session* is the time of the whole process,
+*call* that of the task. All have one OpenMP thread a process. The images are compared in the
+same rounds.
 
 | case | against | session: times as fast | call: times as fast | to reach | its images |
 |---|---|---|---|---|---|
