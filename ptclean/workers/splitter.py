@@ -34,8 +34,8 @@ from .losses import Losses
 from .waiting import Waiting
 from .worker import Outcome, run
 
-#: Seconds for which the list of workers is good.
-_SLOTS_INTERVAL = 1.0
+#: Seconds, for each worker, for which the list of workers is good: getting it takes a twentieth.
+_LIST_IS_GOOD = 1e-3
 
 #: Chooses among workers, addresses by name, those that may be used.
 Admit = Callable[[dict[str, str]], dict[str, str]]
@@ -179,6 +179,7 @@ class CubeSplitter:
                 if worker in self._slots:
                     self._idle[worker] = None
                 if self._is_stranded(future, step) or self._is_worth_another_try(future):
+                    self._slots_renewed = 0.0
                     waiting.put(step, step.job.cost, self._home.get(step.job.index))
                     self._fill(waiting, running, completed, worker)
                     continue
@@ -301,8 +302,8 @@ class CubeSplitter:
     def _renew_slots(self) -> None:
         """Look which workers there are.
 
-        Not at each task: the list of a thousand workers takes the scheduler longer than the task.
-        What is sent to a worker that has gone meanwhile, Dask sends elsewhere.
+        Of a thousand not at each task: their list takes the scheduler longer than the task. What is
+        sent to a worker that has gone meanwhile, Dask sends elsewhere, if there is another.
         """
         self._alive = self._workers()
         if self._losses.see(self._alive):
@@ -331,7 +332,8 @@ class CubeSplitter:
             return
         others_may_take = waiting.for_all or self._at_once < self._nworkers or not freed
         candidates = list(self._idle) if others_may_take else [freed]
-        if not running or time.monotonic() - self._slots_renewed > _SLOTS_INTERVAL:
+        age = time.monotonic() - self._slots_renewed
+        if not running or age > _LIST_IS_GOOD * len(self._alive):
             self._renew_slots()
             waiting.homes(self._slots)
             busy = {name for _, name in running.values()}
