@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from casatools import ctsys, measures, synthesisimager
+from casatools import ctsys, measures, quanta, synthesisimager
 from casatools import ms as measurement_set
 
 from ..products.casa_io import open_table
@@ -96,6 +96,17 @@ class SelectedData:
     confusing: bool = False
 
 
+def _has_plain_quantities(weighting: Record) -> bool:
+    """Tell whether taper and noise can be read without doubt; what CASA refuses cannot."""
+    taper = weighting["uvtaper"]
+    tapers = [taper] if isinstance(taper, str) else list(taper)
+    values = [each for each in (*tapers, weighting["noise"]) if each != ""]
+    qa = quanta()
+    return len(tapers) <= 3 and all(
+        isinstance(each, str) and qa.isquantity(each) for each in values
+    )
+
+
 def resolve_axes(records: ImagingRecords) -> CubeAxes:
     """Let CASA define the image of the whole cube, and read its axes.
 
@@ -117,10 +128,12 @@ def resolve_axes(records: ImagingRecords) -> CubeAxes:
     with selected_imager(records) as imager:
         coordinates = imager.getcsys()["coordsys"]
         nchan = int(imager.updatenchan())
-        # As much of the weighting as reads no data: its quantities are looked at.
-        imager.setweighting(
-            **{**records.weighting, "type": "natural", "rmode": "none", "multifield": False}
-        )
+        if not _has_plain_quantities(records.weighting):
+            # CASA says what is wrong with them. Not without need: this looks at the data, and the
+            # last digits of frequencies depend on which data a process looked at first.
+            imager.setweighting(
+                **{**records.weighting, "type": "natural", "rmode": "none", "multifield": False}
+            )
     spectral = next(key for key in coordinates if key.startswith("spectral"))
     stokes = next(key for key in coordinates if key.startswith("stokes"))
     axis = coordinates[spectral]
