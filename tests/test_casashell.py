@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -55,6 +56,10 @@ result = tclean({vis!r}, imagename={name!r}, **{arguments!r})
 """
 
 
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Shell:
     """A user at the prompt of casashell.
 
@@ -87,6 +92,8 @@ class Shell:
             encoding="utf-8",
             dimensions=(50, 100),
             timeout=90,
+            # What runs the tests in the background may have it ignored.
+            preexec_fn=_heed_interrupts,
         )
         self.screen.expect_exact("CASA <1>:")
 

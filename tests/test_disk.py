@@ -77,8 +77,10 @@ def reference(cluster, line_ms, tmp_path_factory):
 
 
 def kept(folder):
-    """All files with what they hold."""
-    return {p: p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+    """All files with what they hold, but for the work that the same call would go on with."""
+    work = Path(folder) / "line.ptclean"
+    files = [p for p in sorted(Path(folder).rglob("*")) if p.is_file()]
+    return {p: p.read_bytes() for p in files if not p.is_relative_to(work)}
 
 
 # A disk that fills up.

@@ -64,7 +64,11 @@ def test_what_is_left_to_tclean(
     assert reason in str(made.serial)
 
 
-def test_blocks_that_do_not_fit_are_tcleans(line_ms: str, tmp_path: Path) -> None:
+def test_blocks_that_do_not_fit_are_tcleans(
+    line_ms: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The workers that other tests may have started have no limit.
+    monkeypatch.setattr("ptclean.workers.cluster._open_managers", [])
     made = plan(
         line_ms, imagename=str(tmp_path / "cube"), nworkers=2, memory_limit="700MiB", **BROAD
     )

@@ -63,5 +63,7 @@ def test_casas_own_reader_finds_what_it_finds_in_tclean(
     own_values, own_places, own_code = read("ptclean")
     assert own_values == [*values, *OWN.values()]
     assert list(own_places) == [*places, *OWN]
-    assert own_code == code
+    # Behind tclean's rules stands ours, that shows a group of its own.
+    assert own_code.startswith(code)
+    assert all(name in own_code.removeprefix(code) for name in OWN)
     assert "pbmask" in code

@@ -25,7 +25,14 @@ from .. import logs
 from ..call.own_parameters import OWN_PARAMETERS
 from ..call.parameters import Parameters, absolute_paths
 from ..config import setting
-from ..errors import ChunkError, DataChangedError, LeftoverError, PtcleanError, TaskError
+from ..errors import (
+    ChunkError,
+    DataChangedError,
+    LeftoverError,
+    PtcleanError,
+    SaveModelError,
+    TaskError,
+)
 from ..planning.cube_plan import Plan, available_space
 from ..planning.memory import USABLE, workers_that_fit
 from ..planning.sizing import USABLE_OF_LIMIT, Machine
@@ -170,7 +177,9 @@ def keeps(error: BaseException, directory: str) -> bool:
         journal = Journal(directory)
     except JournalError:
         return False
-    if not journal.steps or journal.knows("installed") or isinstance(error, DataChangedError):
+    # The text of the latter says how to go on.
+    of_no_use = isinstance(error, DataChangedError | SaveModelError)
+    if not journal.steps or journal.knows("installed") or of_no_use:
         return False
     if _is_of_the_input(error) and not journal.knows("begun"):
         return False
