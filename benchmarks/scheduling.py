@@ -1,30 +1,47 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What Dask's scheduler and ptclean's driver take for each task, on many workers that sleep.
 
-The real scheduler, the real splitter and real Dask workers, all in this process, in which a step
-of a chunk is to sleep::
+The real scheduler and the real splitter, in this process; real Dask workers in a few others, in
+which a step of a chunk is to sleep::
 
     python benchmarks/scheduling.py --workers 1000 --chunks 10000
 
-prints the processor time of this process for each task, the workers' part included, and the peak of
-its memory after a tenth of the chunks and at the end.
+prints the processor time of this process for each task, and the peak of its memory after a tenth of
+the tasks and at the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
+import os
 import resource
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, get_worker
+from distributed import Client, LocalCluster, Worker, get_worker
 
 from ptclean.reporting.events import Listener
 from ptclean.workers import splitter
 from ptclean.workers.splitter import CubeSplitter, Step
 from ptclean.workers.worker import Outcome
+
+#: Workers in one process, so that this machine holds a thousand.
+WORKERS_A_PROCESS = 125
+
+SETTINGS = {
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.interval": "1h",
+    "distributed.scheduler.worker-ttl": None,
+    "distributed.comm.timeouts.connect": "10m",
+}
 
 
 @dataclass(frozen=True)
@@ -54,52 +71,66 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+async def serve(address: str, workers: int) -> None:
+    """Be so many workers, until the scheduler ends."""
+    made = [
+        await Worker(address, nthreads=1, name=f"{os.getpid()}-{number}", memory_limit=0)
+        for number in range(workers)
+    ]
+    await asyncio.gather(*(worker.finished() for worker in made))
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--chunks", type=int, default=10_000)
     parser.add_argument("--cycles", type=int, default=1, help="steps of each chunk")
-    parser.add_argument("--seconds", type=float, default=0.1, help="that each task sleeps")
+    parser.add_argument("--seconds", type=float, default=1.0, help="that each task sleeps")
+    parser.add_argument("--serve", metavar="SCHEDULER", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    splitter.run = run
-    settings = {
-        "distributed.worker.memory.pause": False,
-        "distributed.worker.memory.terminate": False,
-        "distributed.worker.profile.enabled": False,
-        "distributed.admin.system-monitor.interval": "1h",
-        "distributed.scheduler.worker-ttl": None,
-    }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=options.workers,
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address=None,
-            memory_limit=0,
-            protocol="inproc",
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        client.wait_for_workers(options.workers)
-        done = 0
-        peaks: list[float] = []
+    with dask.config.set(SETTINGS):
+        if options.serve:
+            asyncio.run(serve(options.serve, options.workers))
+            return
+        measure(options.workers, options.chunks, options.cycles, options.seconds)
 
-        def count(*_: Any) -> None:
-            nonlocal done
-            done += 1
-            if done == options.chunks * options.cycles // 10:
-                peaks.append(peak())
 
-        cube_splitter = CubeSplitter(client, options.workers, Listener(), keep=count)
-        jobs = [Job(index) for index in range(options.chunks)]
+def measure(workers: int, chunks: int, cycles: int, seconds: float) -> None:
+    """Measure, and print."""
+    # By the name of this module, so that they are pickled as references, as those of a run are.
+    import scheduling
+
+    splitter.run = scheduling.run
+    done = 0
+    peaks: list[float] = []
+
+    def count(*_: Any) -> None:
+        nonlocal done
+        done += 1
+        if done == chunks * cycles // 10:
+            peaks.append(peak())
+
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(
+            LocalCluster(n_workers=0, dashboard_address=None, protocol="tcp")
+        )
+        client = stack.enter_context(Client(cluster, set_as_default=False))
+        for start in range(0, workers, WORKERS_A_PROCESS):
+            number = min(WORKERS_A_PROCESS, workers - start)
+            command = [sys.executable, __file__, "--serve", cluster.scheduler_address]
+            process = subprocess.Popen([*command, "--workers", str(number)])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        client.wait_for_workers(workers, timeout=600)
+        cube_splitter = CubeSplitter(client, workers, Listener(), keep=count)
+        jobs = [scheduling.Job(index) for index in range(chunks)]
         started, used = time.perf_counter(), time.process_time()
-        for _ in range(options.cycles):
-            cube_splitter.run([Step(job, "sleep", {"seconds": options.seconds}) for job in jobs])
+        for _ in range(cycles):
+            cube_splitter.run([Step(job, "sleep", {"seconds": seconds}) for job in jobs])
         elapsed, used = time.perf_counter() - started, time.process_time() - used
-    tasks = options.chunks * options.cycles
-    print(f"{tasks} tasks on {options.workers} workers: {elapsed:.1f} s")
+    tasks = chunks * cycles
+    print(f"{tasks} tasks on {workers} workers: {elapsed:.1f} s")
     print(f"processor time for each task: {1e3 * used / tasks:.2f} ms")
     print(f"peak memory after a tenth: {peaks[0]:.0f} MiB, at the end: {peak():.0f} MiB")
 
