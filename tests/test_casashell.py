@@ -255,7 +255,8 @@ def test_ctrl_c_returns_to_the_prompt(shell: Shell, line_ms: str, reference: str
     time.sleep(1)
     shell.screen.sendintr()
     assert "KeyboardInterrupt" in shell.ends()
-    assert not list(shell.folder.glob("*long*"))
+    # But for work that the same call would go on with, if there is any yet.
+    assert {path.name for path in shell.folder.glob("*long*")} <= {"long.ptclean"}
 
     shell.types(f"ptclean({line_ms!r}, imagename='after', **{ ({**CUBE, **OWN})!r})")
     assert_same_images(reference, shell.folder / "after")
