@@ -81,7 +81,7 @@ def wide_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def in_one_part() -> Iterator[None]:
-    with dask.config.set({"ptclean.imaging.continuum-parts": 1}):
+    with dask.config.set({"ptclean.continuum-parts": 1}):
         yield
 
 

@@ -306,13 +306,13 @@ CONTINUUM: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", CONTINUUM)
 def test_continuum(case: str, used_ms: str, tmp_path: Path) -> None:
-    with dask.config.set({"ptclean.imaging.continuum-parts": 1}):
+    with dask.config.set({"ptclean.continuum-parts": 1}):
         assert_same_model(used_ms, tmp_path, chanchunks=-1, **MFS | CONTINUUM[case])
 
 
 def test_continuum_mosaic(two_pointings: str, tmp_path: Path) -> None:
     arguments = MFS | {"gridder": "mosaic", "cell": "0.2arcsec", "phasecenter": 0, "niter": 20}
-    with dask.config.set({"ptclean.imaging.continuum-parts": 1}):
+    with dask.config.set({"ptclean.continuum-parts": 1}):
         assert_same_model(
             two_pointings, tmp_path, chanchunks=-1, savemodel="modelcolumn", **arguments
         )
