@@ -14,7 +14,13 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from .continuing import NOTHING
-from .scope import is_direction, is_moving, reason_in_savemodel
+from .scope import (
+    is_direction,
+    is_moving,
+    reason_in_new_parameter,
+    reason_in_savemodel,
+    reason_in_unknown_value,
+)
 
 #: tclean's names for an image of all channels at once; `cont` is an old one.
 CONTINUUM = ("mfs", "cont")
@@ -83,18 +89,13 @@ def reason_for_serial(
     str or None
         A phrase that names the parameter and its value, or None where the engine can take it.
     """
-    for name, known in _KNOWN.items():
-        if parameters[name] not in known:
-            return f"{name}={parameters[name]!r}"
-    for name in _UNSET:
-        if parameters[name] not in NOTHING:
-            return f"{name}={parameters[name]!r}"
+    if reason := reason_in_unknown_value(parameters, _KNOWN, _UNSET):
+        return reason
     if reason := reason_in_savemodel(parameters) or _reason_in_values(parameters):
         return reason
     heard_of = _HANDED_ON.union(_KNOWN, _UNSET, _RULED)
-    for name in parameters:
-        if name not in heard_of and parameters[name] != defaults[name]:
-            return f"{name}={parameters[name]!r}"
+    if reason := reason_in_new_parameter(parameters, defaults, heard_of):
+        return reason
     for product in sorted(existing):
         if product.split(".")[0] in _TAKEN_UP and parameters["gridder"] != "mosaic":
             return f"{parameters['imagename']}.{product} exists and tclean takes it up"

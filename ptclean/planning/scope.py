@@ -144,6 +144,29 @@ def reason_in_savemodel(parameters: dict[str, Any]) -> str | None:
     return None
 
 
+def reason_in_unknown_value(
+    parameters: Mapping[str, Any], known: Mapping[str, Collection[Any]], unset: Collection[str]
+) -> str | None:
+    """Name the first parameter with a value that an engine does not know, if there is one."""
+    for name, values in known.items():
+        if parameters[name] not in values:
+            return f"{name}={parameters[name]!r}"
+    for name in unset:
+        if parameters[name] not in NOTHING:
+            return f"{name}={parameters[name]!r}"
+    return None
+
+
+def reason_in_new_parameter(
+    parameters: Mapping[str, Any], defaults: Mapping[str, Any], heard_of: Collection[str]
+) -> str | None:
+    """Name the first parameter that an engine has never heard of and that is not its default."""
+    for name in parameters:
+        if name not in heard_of and parameters[name] != defaults[name]:
+            return f"{name}={parameters[name]!r}"
+    return None
+
+
 def reason_for_serial(
     parameters: dict[str, Any],
     defaults: Mapping[str, Any],
@@ -170,12 +193,8 @@ def reason_for_serial(
     >>> reason_for_serial(defaults | {"specmode": "mfs"}, defaults)  # doctest: +SKIP
     "specmode='mfs'"
     """
-    for name, known in _KNOWN.items():
-        if parameters[name] not in known:
-            return f"{name}={parameters[name]!r}"
-    for name in _UNSET:
-        if parameters[name] not in NOTHING:
-            return f"{name}={parameters[name]!r}"
+    if reason := reason_in_unknown_value(parameters, _KNOWN, _UNSET):
+        return reason
     for rule in _RULES:
         if not rule.holds(parameters):
             return f"{rule.parameter}={parameters[rule.parameter]!r}"
@@ -190,9 +209,8 @@ def reason_for_serial(
     if reason := reason_in_savemodel(parameters):
         return reason
     heard_of = _HANDED_ON.union(_KNOWN, _UNSET, (rule.parameter for rule in _RULES))
-    for name in parameters:
-        if name not in heard_of and parameters[name] != defaults[name]:
-            return f"{name}={parameters[name]!r}"
+    if reason := reason_in_new_parameter(parameters, defaults, heard_of):
+        return reason
     if parameters["usemask"] == AUTOMASK:
         for product in _CONTINUED_MASKS:
             if product in existing:
