@@ -42,6 +42,7 @@ from distributed.system import MEMORY_LIMIT
 from ..errors import TaskError
 from ..logs import ALARMING, LogLine, parse
 from .cgroup import memory_left
+from .deaths import peak_of
 from .patience import pausing_worker
 from .worker_spec import THREAD_VARIABLES, casarc_files, casarc_text
 
@@ -371,13 +372,11 @@ def peak_memory() -> int:
 
     From ``VmHWM`` in /proc (proc(5)); elsewhere from getrusage, whose mark is never reset.
     """
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    match = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
-    return int(match[1]) * 1024 if match else 0
+    peak = peak_of(os.getpid())
+    if peak is not None:
+        return peak
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def free_memory() -> int:
