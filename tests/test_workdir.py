@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ptclean.errors import ImageInUseError, ParameterError
-from ptclean.keeping.workdir import refuse_if_in_use, work_directory
+from ptclean.keeping.workdir import make_folder, refuse_if_in_use, work_directory
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -78,6 +78,34 @@ def test_nothing_is_left_of_it_after_an_error(imagename, error):
     with pytest.raises(type(error)):
         fail()
     assert kept(os.path.dirname(imagename)) == []
+
+
+def test_a_worker_that_is_still_at_it_does_not_bring_it_back(imagename):
+    """It makes folders by their paths, and writes into the one that it is in."""
+    script = """
+import os, sys, time
+os.chdir(sys.argv[1])
+print("ready", flush=True)
+end = time.monotonic() + 0.5
+while time.monotonic() < end:
+    try:
+        open(str(time.monotonic()), "w").close()
+    except FileNotFoundError:
+        break
+"""
+    with work_directory(imagename) as path:
+        make_folder(f"{path}/chunk-00000")
+        make_folder(f"{path}/chunk-00000")
+        worker = subprocess.Popen(
+            [sys.executable, "-c", script, f"{path}/chunk-00000"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert worker.stdout.readline() == "ready\n"
+    with worker:
+        assert kept(os.path.dirname(imagename)) == []
+    with pytest.raises(FileNotFoundError):
+        make_folder(f"{path}/chunk-00001")
 
 
 def test_the_error_of_the_run_is_not_hidden_if_somebody_removed_it(imagename):

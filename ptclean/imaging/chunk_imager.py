@@ -38,6 +38,7 @@ from casatools import (
 
 from ..keeping.disk import require_room
 from ..keeping.durable import sync_tree, write_bytes, write_json
+from ..keeping.workdir import make_folder
 from ..planning.axis import select, selected_imager, shifted
 from ..planning.weighting import set_bandwidth, tapers_with_bandwidth
 from ..products import beams, images
@@ -436,7 +437,7 @@ class ChunkImager:
         CASA would go on from its images, and take over its tables of weights.
         """
         folder = self.job.folder()
-        os.makedirs(folder, exist_ok=True)
+        make_folder(folder)
         for name in os.listdir(folder):
             if name not in keep and name != os.path.basename(self._psf_begun):
                 path = os.path.join(folder, name)
@@ -444,7 +445,7 @@ class ChunkImager:
                     shutil.rmtree(path)
                 else:
                     os.remove(path)
-        os.makedirs(self._scratch)
+        os.mkdir(self._scratch)
 
     @property
     def _psf_begun(self) -> str:

@@ -99,6 +99,7 @@ class ContinuumImager:
             directory = os.path.join(self._directory, f"attempt-{failures}")
             attempt = _Attempt(self._plan, self._client, directory, self._admit, self._listener)
             self.models = attempt.models
+            os.mkdir(directory)
             try:
                 return attempt.run(history)
             except ChunkError as error:

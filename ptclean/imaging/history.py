@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..keeping.durable import write_bytes
 from ..keeping.encoding import decode, encode
+from ..keeping.workdir import make_folder
 from ..products import images
 from ..products.casa_io import open_image
 from ..records import Record
@@ -60,7 +61,7 @@ class History:
 
     def add(self, step: int, entry: Entry) -> None:
         """Keep what the step of a number was given, in the place of what was kept before."""
-        os.makedirs(self._folder, exist_ok=True)
+        make_folder(self._folder)
         # A file that is not complete never has the name of one that is.
         write_bytes(os.path.join(self._folder, f"{step:06d}{_SUFFIX}"), _to_bytes(entry))
 

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from casatools import synthesisimager
 
 from ..keeping.disk import require_room
+from ..keeping.workdir import make_folder
 from ..planning.axis import select_and_define
 from ..planning.partition import Part
 from ..records import ImagingRecords, Record
@@ -211,11 +212,11 @@ class PartImager:
     def _open(self) -> None:
         """Select the data and define the image, with nothing of a former worker but the model."""
         folder = os.path.dirname(self._prefix)
-        os.makedirs(folder, exist_ok=True)
+        make_folder(folder)
         for name in os.listdir(folder):
             if not name.startswith("part.model"):
                 shutil.rmtree(os.path.join(folder, name))
-        os.makedirs(self._scratch)
+        os.mkdir(self._scratch)
         records = self.job.whole.records
         part = ImagingRecords(
             **{

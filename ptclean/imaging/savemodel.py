@@ -224,6 +224,7 @@ def write(saving: Saving) -> int:
         Largest number of pieces into which CASA has cut the cube.
     """
     shutil.rmtree(saving.directory, ignore_errors=True)
+    os.mkdir(saving.directory)
     pieces = 1
     if not saving.models:
         # tclean selects the data all the same, which makes the column, or clears the model.
@@ -232,7 +233,7 @@ def write(saving: Saving) -> int:
         imager.done()
     for index, model in enumerate(saving.models):
         prefix = os.path.join(saving.directory, f"{index}", "image")
-        os.makedirs(os.path.dirname(prefix))
+        os.mkdir(os.path.dirname(prefix))
         # CASA works on copies: it scales the model, and makes a residual.
         for product, path in {**saving.scales, **model}.items():
             shutil.copytree(path, f"{prefix}.{product}")

@@ -66,7 +66,8 @@ class WholeImage:
         """Select all data and define the image."""
         folder = os.path.dirname(self._prefix)
         shutil.rmtree(folder, ignore_errors=True)
-        os.makedirs(self._scratch)
+        os.mkdir(folder)
+        os.mkdir(self._scratch)
         for product, path in self.job.continued:
             shutil.copytree(path, f"{self._prefix}.{product}")
         with self._step():

@@ -37,8 +37,11 @@ _OWNER = "owner.json"
 #: (:mod:`ptclean.keeping.manifest`).
 _MANIFEST = "manifest.json"
 
-#: Times a stale directory is moved out of the way before giving up.
+#: Times a stale directory is moved out of the way, or one is removed, before giving up.
 _ATTEMPTS = 5
+
+#: Seconds, times the attempts so far, before a directory that somebody wrote into is removed again.
+_PAUSE = 0.2
 
 
 def _never(error: BaseException) -> bool:
@@ -87,6 +90,19 @@ def work_directory(
             _remove(path)
         raise
     _remove(path)
+
+
+def make_folder(path: str) -> None:
+    """Make a folder in a work directory, unless it is there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the work directory is not there: a run that has ended took its name away, and a worker
+        that is still at it must not bring it back.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
 
 
 def refuse_if_in_use(imagename: str) -> None:
@@ -196,12 +212,17 @@ def _locked(path: str) -> Iterator[None]:
 def _remove(path: str) -> None:
     """Remove a work directory, taking its name away first.
 
-    A worker of a cluster that is not ours may still be writing: without the name it cannot.
+    A worker of a cluster that outlives the run may still be writing: without the name it cannot,
+    but for files that it has open, and what it makes in the directory that it is in.
     """
     with contextlib.suppress(OSError):
         away = tempfile.mkdtemp(prefix=f"{path}.removed-")
         os.rename(path, away)
-        shutil.rmtree(away, ignore_errors=True)
+        for attempt in range(_ATTEMPTS):
+            time.sleep(attempt * _PAUSE)
+            shutil.rmtree(away, ignore_errors=True)
+            if not os.path.lexists(away):
+                break
 
 
 def _refuse_unless_stale(path: str) -> None:

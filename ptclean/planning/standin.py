@@ -73,7 +73,7 @@ def is_plain(path: str) -> bool:
 def make_standin(standin: StandIn, directory: str) -> None:
     """Make a stand-in in a directory, in which there is none yet."""
     target = standin.name(directory)
-    os.makedirs(target)
+    os.mkdir(target)
     for entry in os.scandir(standin.path):
         copy = os.path.join(target, entry.name)
         if entry.name == _WINDOWS:
