@@ -237,7 +237,7 @@ CASES: dict[str, Case] = {
 @pytest.fixture(scope="module")
 def ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("tiny") / "tiny.ms"
-    simulate(path, nchan=4, nant=6, nint=2, hour=5.3)
+    simulate(path, nchan=4, nant=6, nint=2, hour=6.0)
     return str(path)
 
 

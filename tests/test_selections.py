@@ -137,7 +137,7 @@ def test_antennas_and_channels_that_are_flagged(night_ms: str, tmp_path: Path) -
 def test_lists_whose_last_has_more_channels(tmp_path: Path) -> None:
     """Chunks of two channels crash CASA here, and so does tclean with such a cube."""
     few, coarse = (str(tmp_path / f"{name}.ms") for name in ("few", "coarse"))
-    simulate(few, nant=8, nint=2, nchan=12, day=1, hour=2.4)
+    simulate(few, nant=8, nint=2, nchan=12, day=2, hour=-1.2)
     simulate(coarse, nant=8, nint=2, nchan=6, seed=2, width=3.4 * 244.1e3, day=-1)
     own = {"imagename": str(tmp_path / "cube"), "nworkers": 2, "chanchunks": 2}
     arguments = SMALL | own | {"start": "", "nchan": -1, "niter": 0}
