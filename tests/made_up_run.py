@@ -7,7 +7,7 @@ import math
 import random
 from typing import Any
 
-from ptclean.planning.chunks import Chunk
+from ptclean.planning.chunks import Chunk, Guards
 from ptclean.planning.cube_plan import Plan
 from ptclean.reporting.events import Cycle, Loss, Phase, Task
 from ptclean.reporting.run_record import RunRecorder
@@ -32,7 +32,7 @@ def made_up_run(
         imagename=imagename,
         nworkers=workers,
         chunks=cut,
-        guard=2,
+        guards=Guards(2),
         shape=(512, 512, 1, channels),
         start=1.4e9,
         width=1e4,

@@ -11,7 +11,7 @@ import pytest
 from casatasks import flagdata, tclean
 
 from ptclean.imaging.chunk_job import ChunkJob
-from ptclean.planning.chunks import cut
+from ptclean.planning.chunks import Guards, cut
 from ptclean.products.beams import CommonBeam, as_text
 from ptclean.products.images import image_info
 from same_images import COMMON, assert_same_as_tclean, pixels
@@ -124,7 +124,7 @@ def test_beam_of_a_plane_replaces_none() -> None:
 def test_planes_of_the_cube_in_a_chunk() -> None:
     jobs = [
         ChunkJob("run", chunk, (), None, {}, 7, "/", cleans=False, restores=True, corrects=False)  # type: ignore[arg-type]
-        for chunk in cut(7, 3, 1)
+        for chunk in cut(7, 3, Guards(1))
     ]
     assert [job.core_plane(4) for job in jobs] == [None, 1, None]
     assert [job.core_plane(7 + 6) for job in jobs] == [None, None, 1]

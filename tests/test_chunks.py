@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ptclean.planning.chunks import (
     CHUNKS_PER_WORKER,
     Chunk,
+    Guards,
     choose_parts,
     cut,
     cut_evenly,
@@ -27,7 +28,7 @@ def cubes(draw, guards=GUARDS):
     """Draw a cut of any kind: number of channels, guard channels, chunks."""
     nchan, guard = draw(CHANNELS), draw(guards)
     function = draw(st.sampled_from([cut, cut_evenly]))
-    return nchan, guard, function(nchan, draw(SIZES), guard)
+    return nchan, guard, function(nchan, draw(SIZES), Guards(guard))
 
 
 def channels(chunk):
@@ -74,14 +75,14 @@ def test_no_channel_of_a_longer_cube_is_gridded_alone(cube):
 
 @given(CHANNELS, SIZES, GUARDS)
 def test_cut_makes_chunks_of_the_size_and_a_rest(nchan, size, guard):
-    *full, last = cut(nchan, size, guard)
+    *full, last = cut(nchan, size, Guards(guard))
     assert all(chunk.channels == size for chunk in full)
     assert last.channels == nchan - size * len(full) <= size
 
 
 @given(CHANNELS, SIZES, GUARDS)
 def test_even_chunks_differ_by_a_channel_at_most(nchan, parts, guard):
-    chunks = cut_evenly(nchan, parts, guard)
+    chunks = cut_evenly(nchan, parts, Guards(guard))
     sizes = {chunk.channels for chunk in chunks}
     assert len(chunks) == min(parts, nchan)
     assert max(sizes) - min(sizes) <= 1
@@ -105,28 +106,48 @@ def test_neighbours_know_each_other_where_there_are_guards(cube):
 
 
 def test_chunks_of_ten_channels():
-    assert cut(10, 4, 1) == (Chunk(0, 0, 4, 0, 5), Chunk(1, 4, 8, 3, 9), Chunk(2, 8, 10, 7, 10))
-    assert [c.start for c in cut_evenly(10, 4, 1)] == [0, 2, 5, 7]
-    assert cut(1, 5, 3) == (Chunk(0, 0, 1, 0, 1),)
+    assert cut(10, 4, Guards(1)) == (
+        Chunk(0, 0, 4, 0, 5),
+        Chunk(1, 4, 8, 3, 9),
+        Chunk(2, 8, 10, 7, 10),
+    )
+    assert [c.start for c in cut_evenly(10, 4, Guards(1))] == [0, 2, 5, 7]
+    assert cut(1, 5, Guards(3)) == (Chunk(0, 0, 1, 0, 1),)
 
 
 def test_guards_may_reach_over_several_chunks():
-    chunks = cut(9, 2, 3)
+    chunks = cut(9, 2, Guards(3))
     assert [c.index for c in neighbours(chunks, chunks[2])] == [1, 0, 3, 4]
 
 
 def test_chunk_is_named_by_its_core_channels():
-    assert [str(chunk) for chunk in cut(5, 4, 1)] == [
+    assert [str(chunk) for chunk in cut(5, 4, Guards(1))] == [
         "chunk 0 (channels 0~3)",
         "chunk 1 (channels 4)",
     ]
 
 
 @pytest.mark.parametrize("function", [cut, cut_evenly])
-@pytest.mark.parametrize("arguments", [(0, 1, 0), (5, 0, 0), (5, -1, 0), (5, 1, -1), (-5, 1, 1)])
+@pytest.mark.parametrize("arguments", [(0, 1), (5, 0), (5, -1), (-5, 1)])
 def test_what_cannot_be_cut_is_refused(function, arguments):
     with pytest.raises(ValueError, match=f"cannot cut {arguments[0]} channels"):
-        function(*arguments)
+        function(*arguments, Guards(1))
+
+
+@pytest.mark.parametrize("numbers", [{"sides": -1}, {"above": -1}])
+def test_negative_guards_are_refused(numbers):
+    with pytest.raises(ValueError, match="there cannot be fewer guard channels than none"):
+        Guards(**numbers)
+
+
+@given(CHANNELS, st.integers(0, 4), st.integers(0, 2), st.booleans())
+def test_no_guard_channel_is_out_of_reach(nchan, sides, above, even):
+    guards = Guards(sides, fewest=1, even=even, above=above)
+    for start in {0, nchan // 2, nchan - 1}:
+        piece = guards.around(start, start + 1, nchan)
+        assert piece.gridded_channels <= 1 + guards.most
+        assert start - guards.reach <= piece.gridded_start
+        assert piece.gridded_stop <= start + 1 + guards.reach
 
 
 # Guard channels
@@ -170,7 +191,7 @@ def test_guards_are_the_image_channels_within_reach(kind, data_width):
 @pytest.mark.parametrize("function", [cut, cut_evenly])
 def test_guards_more(function):
     """One more above, and below where the first channel would be an odd one."""
-    pieces = function(9, 3, 1, even=True, above=1)
+    pieces = function(9, 3, Guards(1, even=True, above=1))
     assert [(c.start, c.stop, c.gridded_start, c.gridded_stop) for c in pieces] == [
         (0, 3, 0, 5),
         (3, 6, 2, 8),
@@ -197,7 +218,7 @@ def test_channel_without_width_is_refused(widths):
 def test_parts_fit_and_are_no_more_than_of_use(nchan, nworkers, largest, cleans, pixels):
     parts = choose_parts(nchan, nworkers, largest, cleans=cleans, pixels=pixels)
     assert 1 <= parts <= nchan
-    assert max(chunk.channels for chunk in cut_evenly(nchan, parts, 1)) <= largest
+    assert max(chunk.channels for chunk in cut_evenly(nchan, parts, Guards(1))) <= largest
     assert parts == nchan or parts % nworkers == 0
     needed = -(-nchan // largest)
     assert parts < max(needed, nworkers * CHUNKS_PER_WORKER) + nworkers
@@ -230,7 +251,7 @@ def test_memory_decides_where_it_is_short():
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 100), st.integers(0, 3))
 def test_chunks_do_not_go_beyond_blocks(nchan, size, block, guard):
-    made = cut_in_blocks(nchan, size, block, guard)
+    made = cut_in_blocks(nchan, size, block, Guards(guard))
     assert [channel for chunk in made for channel in range(chunk.start, chunk.stop)] == list(
         range(nchan)
     )
@@ -240,19 +261,19 @@ def test_chunks_do_not_go_beyond_blocks(nchan, size, block, guard):
 
 
 def test_block_as_long_as_the_cube_changes_nothing():
-    assert cut_in_blocks(23, 5, 23, 1) == cut(23, 5, 1)
+    assert cut_in_blocks(23, 5, 23, Guards(1)) == cut(23, 5, Guards(1))
 
 
-@pytest.mark.parametrize("numbers", [(0, 1, 1, 0), (1, 0, 1, 0), (1, 1, 0, 0), (1, 1, 1, -1)])
+@pytest.mark.parametrize("numbers", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
 def test_impossible_blocks_are_refused(numbers):
     with pytest.raises(ValueError, match="cannot cut"):
-        cut_in_blocks(*numbers)
+        cut_in_blocks(*numbers, Guards(1))
 
 
 @given(CHANNELS, st.integers(1, 20), st.integers(0, 2), st.integers(2, 5))
 def test_chunks_are_gridded_as_so_many_channels_at_least(nchan, size, guard, fewest):
     for function in (cut, cut_evenly):
-        for chunk in function(nchan, size, guard, fewest=fewest):
+        for chunk in function(nchan, size, Guards(guard, fewest=fewest)):
             assert chunk.gridded_channels >= min(fewest, nchan)
             assert channels(chunk) <= gridded(chunk)
             assert gridded(chunk) <= set(range(nchan))

@@ -22,7 +22,7 @@ from ptclean import logs, plan, ptclean, run
 from ptclean.errors import DataChangedError, DiskError, ImageInUseError
 from ptclean.keeping import disk
 from ptclean.keeping.fingerprint import differences, fingerprint, unchanged_data
-from ptclean.planning.chunks import cut
+from ptclean.planning.chunks import Guards, cut
 from ptclean.planning.memory import ImageSize
 from ptclean.planning.space import Outputs, continuum_space, cube_space
 from same_images import COMMON, assert_same_images
@@ -214,7 +214,7 @@ def test_the_estimate_of_other_calls(cluster, line_ms, tmp_path, monkeypatch, ar
 )
 def test_space_grows_with_what_is_made(nchan, longest, guard, cleans, restores, automasks):
     size = ImageSize(100, 100)
-    chunks = cut(nchan, longest, guard)
+    chunks = cut(nchan, longest, Guards(guard))
     outputs = Outputs(cleans, restores, corrects=False, automasks=cleans and automasks)
     space = cube_space(size, chunks, outputs)
     # Each product is there twice, in chunks and in one piece.

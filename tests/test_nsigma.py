@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ptclean import plan
 from ptclean.imaging.control import block_channels
-from ptclean.planning.chunks import cut, cut_at_blocks
+from ptclean.planning.chunks import Guards, cut, cut_at_blocks
 from ptclean.planning.memory import ImageSize
 from ptclean.planning.sizing import Machine, size_run
 from same_images import assert_same_as_tclean, pixels
@@ -82,7 +82,7 @@ def test_blocks_that_do_not_fit_are_tcleans(
     guard=st.integers(0, 3),
 )
 def test_chunks_of_whole_blocks(nchan: int, size: int, block: int, guard: int) -> None:
-    made = cut_at_blocks(nchan, size, block, guard)
+    made = cut_at_blocks(nchan, size, block, Guards(guard))
     assert [chunk.start for chunk in made[1:]] == [chunk.stop for chunk in made[:-1]]
     assert (made[0].start, made[-1].stop) == (0, nchan)
     assert all(chunk.start % block == 0 for chunk in made)
@@ -92,16 +92,16 @@ def test_chunks_of_whole_blocks(nchan: int, size: int, block: int, guard: int) -
 
 
 def test_whole_blocks_of_the_size_that_is_wanted() -> None:
-    assert cut_at_blocks(30, 10, 10, 1) == cut(30, 10, 1)
-    assert [chunk.channels for chunk in cut_at_blocks(41, 25, 10, 1)] == [20, 21]
+    assert cut_at_blocks(30, 10, 10, Guards(1)) == cut(30, 10, Guards(1))
+    assert [chunk.channels for chunk in cut_at_blocks(41, 25, 10, Guards(1))] == [20, 21]
     with pytest.raises(ValueError, match="whole blocks of 0"):
-        cut_at_blocks(10, 1, 0, 1)
+        cut_at_blocks(10, 1, 0, Guards(1))
 
 
 def test_workers_that_fit_chunks_of_blocks() -> None:
     size = ImageSize(1000, 1000)
     machine = Machine(workers=8, memory=4 * 2**30)
-    blocks = size_run(size, 80, 1, machine, chanchunks=1, block=10, whole_blocks=True)
+    blocks = size_run(size, 80, Guards(1), machine, chanchunks=1, block=10, whole_blocks=True)
     assert [chunk.channels for chunk in blocks.chunks] == [10] * 8
     assert blocks.nworkers * blocks.worker_memory <= machine.memory
     assert blocks.nworkers < 8

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from ptclean.planning.chunks import guard_channels
+from ptclean.planning.chunks import Guards, guard_channels
 from ptclean.planning.memory import (
     ImageSize,
     casa_budget,
@@ -42,7 +42,7 @@ CHANNELS = st.integers(1, 20_000) | st.integers(1, 20)
 
 
 @st.composite
-def runs(draw: st.DrawFn) -> tuple[ImageSize, int, int, Machine, dict[str, Any]]:
+def runs(draw: st.DrawFn) -> tuple[ImageSize, int, Guards, Machine, dict[str, Any]]:
     """Draw arguments of `size_run`."""
     nchan = draw(CHANNELS)
     wishes = {
@@ -50,21 +50,24 @@ def runs(draw: st.DrawFn) -> tuple[ImageSize, int, int, Machine, dict[str, Any]]
         "chanchunks": draw(st.just(-1) | st.integers(1, 2 * nchan)),
         "cleans": draw(st.booleans()),
         "block": draw(st.none() | st.integers(1, 2 * nchan)),
-        "fewest": draw(st.integers(1, 5)),
-        "even": draw(st.booleans()),
-        "above": draw(st.integers(0, 1)),
     }
+    guards = Guards(
+        draw(st.integers(0, 9)),
+        fewest=draw(st.integers(1, 5)),
+        even=draw(st.booleans()),
+        above=draw(st.integers(0, 1)),
+    )
     # Thousands of chunks of single channels are slow to make, and no other than hundreds.
     assume(wishes["chanchunks"] == -1 or nchan / wishes["chanchunks"] < 500)
     assume(wishes["block"] is None or nchan / wishes["block"] < 500)
-    return draw(SIZES), nchan, draw(st.integers(0, 9)), draw(MACHINES), wishes
+    return draw(SIZES), nchan, guards, draw(MACHINES), wishes
 
 
-def sized(run: tuple[ImageSize, int, int, Machine, dict[str, Any]]) -> Sizing:
+def sized(run: tuple[ImageSize, int, Guards, Machine, dict[str, Any]]) -> Sizing:
     """Size a run, which does not fit under every limit."""
-    size, nchan, guard, machine, wishes = run
+    size, nchan, guards, machine, wishes = run
     try:
-        return size_run(size, nchan, guard, machine, **wishes)
+        return size_run(size, nchan, guards, machine, **wishes)
     except MemoryError:
         assume(False)
         raise
@@ -72,17 +75,18 @@ def sized(run: tuple[ImageSize, int, int, Machine, dict[str, Any]]) -> Sizing:
 
 @given(runs())
 def test_chunks_cover_the_cube_once_with_their_guards_inside(run: Any) -> None:
-    _, nchan, guard, _, wishes = run
+    _, nchan, guards, _, wishes = run
     chunks = sized(run).chunks
     assert [chunk.start for chunk in chunks] == [0, *(chunk.stop for chunk in chunks[:-1])]
     assert chunks[-1].stop == nchan
     assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
     for chunk in chunks:
         assert chunk.channels >= 1
-        assert 0 <= chunk.gridded_start <= max(0, chunk.start - guard)
-        assert min(nchan, chunk.stop + guard + wishes["above"]) <= chunk.gridded_stop <= nchan
-        assert chunk.gridded_channels >= min(wishes["fewest"], nchan)
-        assert not (wishes["even"] and chunk.gridded_start % 2)
+        assert 0 <= chunk.gridded_start <= max(0, chunk.start - guards.sides)
+        above = guards.sides + guards.above
+        assert min(nchan, chunk.stop + above) <= chunk.gridded_stop <= nchan
+        assert chunk.gridded_channels >= min(guards.fewest, nchan)
+        assert not (guards.even and chunk.gridded_start % 2)
         if wishes["block"]:
             assert chunk.start // wishes["block"] == (chunk.stop - 1) // wishes["block"]
         if wishes["chanchunks"] > 0:
@@ -110,19 +114,19 @@ def test_worker_stays_under_its_limit(run: Any) -> None:
 @given(runs())
 def test_what_does_not_fit_is_refused_with_a_limit_that_does(run: Any) -> None:
     """One GiB more than the message says, since it is rounded."""
-    size, nchan, guard, machine, wishes = run
+    size, nchan, guards, machine, wishes = run
     try:
-        size_run(size, nchan, guard, machine, **wishes)
+        size_run(size, nchan, guards, machine, **wishes)
     except MemoryError as refusal:
         text = str(refusal)
         if "give each worker at least" in text:
             needed = float(text.split("at least ")[1].split("GiB")[0])
             enough = replace(machine, limit=int((needed + 1) * GIB))
-            size_run(size, nchan, guard, enough, **wishes | {"chanchunks": -1})
+            size_run(size, nchan, guards, enough, **wishes | {"chanchunks": -1})
         else:
             assert "use chanchunks=" in text
             fewer = int(text.split("use chanchunks=")[1].split()[0])
-            size_run(size, nchan, guard, machine, **wishes | {"chanchunks": fewer})
+            size_run(size, nchan, guards, machine, **wishes | {"chanchunks": fewer})
 
 
 @given(
@@ -189,6 +193,6 @@ def test_number_of_parts_is_a_number(visibilities: float, pixels: int, interleav
 @pytest.mark.parametrize("nchan", [1, 2, 3, 7, 960, 3840, 7680, 32768])
 @pytest.mark.parametrize("nworkers", [1, 2, 12, 96])
 def test_usual_cubes_keep_all_workers_busy(nchan: int, nworkers: int) -> None:
-    made = size_run(ImageSize(512, 512), nchan, 2, Machine(nworkers, 8 * nworkers * GIB))
+    made = size_run(ImageSize(512, 512), nchan, Guards(2), Machine(nworkers, 8 * nworkers * GIB))
     assert made.nworkers == min(nworkers, nchan)
     assert not made.warnings

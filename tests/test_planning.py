@@ -71,7 +71,7 @@ def test_plan_leaves_no_trace(line_ms, images_folder):
 def test_plan_of_a_clean(line_ms, images_folder):
     made = plan(line_ms, imagename="line", **PARALLEL, niter=100, chanchunks=6)
     assert made.serial is None
-    assert (made.shape, made.guard, made.nworkers) == ((32, 32, 1, 16), 2, 2)
+    assert (made.shape, made.guards.sides, made.nworkers) == ((32, 32, 1, 16), 2, 2)
     assert [(c.start, c.stop, c.gridded_start, c.gridded_stop) for c in made.chunks] == [
         (0, 6, 0, 9),
         (6, 12, 4, 15),
@@ -87,7 +87,7 @@ def test_plan_of_a_clean(line_ms, images_folder):
 
 def test_dirty_cube_needs_no_guards(line_ms, images_folder):
     made = plan(line_ms, imagename="line", **PARALLEL)
-    assert made.guard == 0
+    assert made.guards.sides == 0
     assert all(chunk.channels == chunk.gridded_channels for chunk in made.chunks)
 
 

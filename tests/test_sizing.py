@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ptclean.planning.chunks import Guards
 from ptclean.planning.memory import USABLE, ImageSize, worker_memory
 from ptclean.planning.sizing import USABLE_OF_LIMIT, Machine, size_run, tclean_seconds
 
@@ -29,7 +30,7 @@ def runs(draw, limited=LIMITED, chanchunks=CHANCHUNKS):
         "chanchunks": draw(chanchunks),
         "cleans": draw(st.booleans()),
     }
-    return (size, draw(st.integers(1, 600)), draw(st.integers(0, 3)), machine), options
+    return (size, draw(st.integers(1, 600)), Guards(draw(st.integers(0, 3))), machine), options
 
 
 def sized(run):
@@ -61,7 +62,7 @@ def test_memory_of_the_largest_chunk_is_told(run):
 
 
 @given(runs())
-@example(((LARGE, 7677, 0, Machine(12, int(83.79 * GIB))), {"cleans": False}))
+@example(((LARGE, 7677, Guards(0), Machine(12, int(83.79 * GIB))), {"cleans": False}))
 def test_all_workers_together_fit_into_the_memory_unless_the_user_is_warned(run):
     (*_, machine), _ = run
     sizing = sized(run)
@@ -70,8 +71,8 @@ def test_all_workers_together_fit_into_the_memory_unless_the_user_is_warned(run)
 
 
 @given(runs(limited=st.just(True)))
-@example(((LARGE, 100, 1, Machine(12, 800 * GIB, 20 * GIB)), {"nworkers": 1}))
-@example(((LARGE, 100, 1, Machine(12, 800 * GIB, 20 * GIB)), {"chanchunks": 20}))
+@example(((LARGE, 100, Guards(1), Machine(12, 800 * GIB, 20 * GIB)), {"nworkers": 1}))
+@example(((LARGE, 100, Guards(1), Machine(12, 800 * GIB, 20 * GIB)), {"chanchunks": 20}))
 def test_each_worker_keeps_below_its_limit_unless_the_user_is_warned(run):
     (*_, machine), _ = run
     sizing = sized(run)
@@ -92,49 +93,51 @@ def test_chanchunks_is_followed(run):
 
 @given(runs(limited=st.just(True), chanchunks=st.just(-1)))
 def test_it_is_an_error_if_the_limit_holds_no_channel_with_its_guards(run):
-    (size, nchan, guard, machine), _ = run
+    (size, nchan, guards, machine), _ = run
     usable = machine.limit * USABLE_OF_LIMIT
-    if worker_memory(size, min(nchan, 1 + 2 * guard)) > usable:
+    if worker_memory(size, min(nchan, 1 + guards.most)) > usable:
         assert sized(run) is None
-    if worker_memory(size, min(nchan, 3 + 2 * guard)) <= usable:
+    if worker_memory(size, min(nchan, 3 + guards.most)) <= usable:
         assert sized(run) is not None
 
 
 def test_error_names_the_limit_what_is_needed_and_what_to_do():
     machine = Machine(12, 800 * GIB, limit=6 * GIB)
     with pytest.raises(MemoryError) as caught:
-        size_run(LARGE, 100, 1, machine)
+        size_run(LARGE, 100, Guards(1), machine)
     text = str(caught.value)
     least = worker_memory(LARGE, 3)
     assert text.startswith("memory_limit=6.00GiB:")
     for figure in ("8000 x 8000", "3 in all", f"{least / GIB:.2f} GiB", "5.40 GiB"):
         assert figure in text
     advised = float(re.search(r"at least ([\d.]+)GiB", text).group(1))
-    assert size_run(LARGE, 100, 1, Machine(12, 800 * GIB, limit=int((advised + 0.05) * GIB)))
+    assert size_run(
+        LARGE, 100, Guards(1), Machine(12, 800 * GIB, limit=int((advised + 0.05) * GIB))
+    )
 
 
 def test_a_fixed_number_of_workers_runs_if_it_fits():
-    sizing = size_run(SMALL, 100, 1, Machine(4, 64 * GIB), nworkers=12)
+    sizing = size_run(SMALL, 100, Guards(1), Machine(4, 64 * GIB), nworkers=12)
     assert sizing.nworkers == 12
     assert not sizing.warnings
 
 
 def test_more_workers_than_cores_count_with_their_own_limits():
-    sizing = size_run(SMALL, 100, 1, Machine(2, 100 * GIB, limit=GIB), nworkers=8)
+    sizing = size_run(SMALL, 100, Guards(1), Machine(2, 100 * GIB, limit=GIB), nworkers=8)
     assert sizing.nworkers == 8
     assert not sizing.warnings
 
 
 def test_fewer_workers_than_cores_do_not_inherit_the_limits_of_the_others():
     limit = 20 * GIB
-    sizing = size_run(LARGE, 100, 1, Machine(12, 800 * GIB, limit=limit), nworkers=1)
+    sizing = size_run(LARGE, 100, Guards(1), Machine(12, 800 * GIB, limit=limit), nworkers=1)
     assert sizing.worker_memory <= limit * USABLE_OF_LIMIT
 
 
 def test_chunk_that_breaks_the_limit_does_not_go_unsaid():
     machine = Machine(12, 800 * GIB, limit=20 * GIB)
     try:
-        sizing = size_run(LARGE, 100, 1, machine, chanchunks=20)
+        sizing = size_run(LARGE, 100, Guards(1), machine, chanchunks=20)
     except MemoryError as error:
         said = str(error)
     else:
@@ -143,21 +146,21 @@ def test_chunk_that_breaks_the_limit_does_not_go_unsaid():
 
 
 def test_workers_that_do_not_fit_are_left_out_with_a_warning():
-    sizing = size_run(LARGE, 100, 1, Machine(12, 64 * GIB), nworkers=12)
+    sizing = size_run(LARGE, 100, Guards(1), Machine(12, 64 * GIB), nworkers=12)
     (warning,) = sizing.warnings
     assert sizing.nworkers == 3
     assert warning.startswith("nworkers=12 of 13.40 GiB each do not fit into 51.20 GiB; 3 run")
 
 
 def test_machine_that_is_too_small_is_used_with_a_warning():
-    sizing = size_run(LARGE, 100, 1, Machine(4, 8 * GIB))
+    sizing = size_run(LARGE, 100, Guards(1), Machine(4, 8 * GIB))
     assert sizing.nworkers == 1
     assert {chunk.channels for chunk in sizing.chunks} == {1}
     assert re.search(r"takes 13\.40 GiB .* of 6\.40 GiB", sizing.warnings[0])
 
 
 def test_nothing_is_said_where_all_fits():
-    assert size_run(ImageSize(512, 512), 100, 1, Machine(8, 64 * GIB)).warnings == ()
+    assert size_run(ImageSize(512, 512), 100, Guards(1), Machine(8, 64 * GIB)).warnings == ()
 
 
 # A cube of 7677 channels of 8000 x 8000 pixels on 12 cores with 83.79 GiB free.
@@ -165,7 +168,7 @@ def test_nothing_is_said_where_all_fits():
 
 def test_large_cube_is_cleaned_channel_by_channel():
     machine = Machine(12, int(83.79 * GIB))
-    sizing = size_run(LARGE, 7677, 1, machine)
+    sizing = size_run(LARGE, 7677, Guards(1), machine)
     # One channel with a guard on either side takes 13.4 GiB, five of which are 67.0 of 67.03 GiB.
     assert sizing.nworkers == 5
     assert len(sizing.chunks) == 7677
@@ -175,14 +178,14 @@ def test_large_cube_is_cleaned_channel_by_channel():
 
 def test_large_dirty_cube_fits():
     machine = Machine(12, int(83.79 * GIB))
-    sizing = size_run(LARGE, 7677, 0, machine, cleans=False)
+    sizing = size_run(LARGE, 7677, Guards(0), machine, cleans=False)
     assert sizing.nworkers * sizing.worker_memory <= machine.memory * USABLE
     assert sizing.nworkers >= 5
     assert sizing.warnings == ()
 
 
 def test_large_cube_with_as_many_workers_as_cores_says_how_many_run():
-    sizing = size_run(LARGE, 7677, 1, Machine(12, int(83.79 * GIB)), nworkers=12)
+    sizing = size_run(LARGE, 7677, Guards(1), Machine(12, int(83.79 * GIB)), nworkers=12)
     assert sizing.nworkers == 5
     assert re.match("nworkers=12 .* 5 run at once", sizing.warnings[0])
 
@@ -224,12 +227,12 @@ def test_chunks_stay_within_blocks(run, block):
     assert all(c.start // block == (c.stop - 1) // block for c in blocks.chunks)
     longest = max(c.channels for c in whole.chunks)
     assert max(c.channels for c in blocks.chunks) <= longest
-    guard = arguments[2]
-    assert max(c.gridded_channels for c in blocks.chunks) <= max(2, longest + 2 * guard)
+    guards = arguments[2]
+    assert max(c.gridded_channels for c in blocks.chunks) <= max(2, longest + guards.most)
 
 
 @pytest.mark.parametrize(("chanchunks", "said"), [(5, False), (10, False), (4, True), (25, True)])
 def test_chunks_other_than_asked_for_are_told(chanchunks, said):
     machine = Machine(2, 16 * GIB)
-    sizing = size_run(SMALL, 40, 1, machine, chanchunks=chanchunks, block=10)
+    sizing = size_run(SMALL, 40, Guards(1), machine, chanchunks=chanchunks, block=10)
     assert any("blocks of 10 channels" in text for text in sizing.warnings) is said

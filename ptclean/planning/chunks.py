@@ -4,11 +4,11 @@
 Plain functions on plain data: nothing here knows CASA, Dask or a file system.
 
 A chunk owns *core* channels, which end up in the cube. It grids them together with *guard*
-channels, up to as many on either side as the degridding of its core channels can reach: the model
-is interpolated between image channels, and a chunk that did not know its neighbours' model would
-leave another residual in its first and last channel. Guards also keep a chunk of one core channel
-from being gridded alone: for an image of one channel CASA drops the linear interpolation of the
-data (``FTMachine``), which changes even its PSF.
+channels (`Guards`), up to as many on either side as the degridding of its core channels can reach:
+the model is interpolated between image channels, and a chunk that did not know its neighbours'
+model would leave another residual in its first and last channel. Guards also keep a chunk of one
+core channel from being gridded alone: for an image of one channel CASA drops the linear
+interpolation of the data (``FTMachine``), which changes even its PSF.
 
 What is *not* decided here: how many channels fit into memory (:mod:`ptclean.planning.memory`).
 """
@@ -16,7 +16,7 @@ What is *not* decided here: how many channels fit into memory (:mod:`ptclean.pla
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 #: Channels on one side of a data channel that an interpolation of the given kind takes part in.
@@ -33,6 +33,72 @@ CHUNKS_PER_WORKER = 4
 #: Chunks below this many channels spend more than a tenth of their time on fixed costs
 #: (selecting data, defining images), unless the images are large; see `smallest_useful_chunk`.
 SMALLEST_USEFUL_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Guards:
+    """How many guard channels a range of channels gets.
+
+    Attributes
+    ----------
+    sides : int
+        On either side, fewer at the ends of the cube.
+    fewest : int
+        Channels that are gridded at least, if the cube has as many: a range gets more guard
+        channels where it would be gridded as fewer, such as a single one.
+    even : bool
+        Whether the first gridded channel must be an even one; takes another guard channel if not.
+    above : int
+        Guard channels more at the upper end.
+    """
+
+    sides: int = 0
+    fewest: int = 2
+    even: bool = False
+    above: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.sides, self.above) < 0:
+            raise ValueError(f"there cannot be fewer guard channels than none: {self}")
+
+    @property
+    def most(self) -> int:
+        """Guard channels of a range, both sides together, but for those that `fewest` adds."""
+        return 2 * self.sides + self.even + self.above
+
+    @property
+    def reach(self) -> int:
+        """How far away a channel may be that is a guard channel, but for those of `fewest`."""
+        return self.sides + max(self.above, int(self.even))
+
+    def around(self, start: int, stop: int, nchan: int, index: int = 0) -> Chunk:
+        """Give channels of a cube their guard channels.
+
+        Parameters
+        ----------
+        start, stop : int
+            Channels, ``start <= channel < stop``.
+        nchan : int
+            Channels of the cube.
+        index : int
+            Of the chunk.
+
+        Returns
+        -------
+        Chunk
+        """
+        first = max(0, start - self.sides)
+        last = min(nchan, stop + self.sides + self.above)
+        lacking = min(self.fewest, nchan) - (last - first)
+        while lacking > 0:
+            if first:
+                first -= 1
+            else:
+                last += 1
+            lacking -= 1
+        if self.even:
+            first -= first % 2
+        return Chunk(index, start, stop, first, last)
 
 
 @dataclass(frozen=True)
@@ -144,15 +210,7 @@ def guard_channels(
     return channels
 
 
-def cut(
-    nchan: int,
-    size: int,
-    guard: int,
-    *,
-    fewest: int = 2,
-    even: bool = False,
-    above: int = 0,
-) -> tuple[Chunk, ...]:
+def cut(nchan: int, size: int, guards: Guards) -> tuple[Chunk, ...]:
     """Cut `nchan` channels into chunks of `size` core channels; the last one takes what is left.
 
     Parameters
@@ -161,15 +219,7 @@ def cut(
         Channels of the cube.
     size : int
         Core channels of a chunk.
-    guard : int
-        Guard channels on either side, fewer at the ends of the cube.
-    fewest : int
-        Channels that are gridded at least, if the cube has as many: a chunk gets more guard
-        channels where it would be gridded as fewer, such as a single one.
-    even : bool
-        Whether the first gridded channel must be an even one; takes another guard channel if not.
-    above : int
-        Guard channels more at the upper end.
+    guards : Guards
 
     Returns
     -------
@@ -179,32 +229,19 @@ def cut(
     Raises
     ------
     ValueError
-        If `nchan` or `size` is not positive, or `guard` negative.
+        If `nchan` or `size` is not positive.
     """
-    if nchan < 1 or size < 1 or guard < 0:
-        raise ValueError(f"cannot cut {nchan} channels into chunks of {size} with {guard} guards")
-    return tuple(
-        _chunk(index, start, stop, nchan, guard, fewest, even=even, above=above)
-        for index, (start, stop) in enumerate(
-            (start, min(start + size, nchan)) for start in range(0, nchan, size)
-        )
-    )
+    if nchan < 1 or size < 1:
+        raise ValueError(f"cannot cut {nchan} channels into chunks of {size}")
+    return _cut_at(range(0, nchan, size), nchan, guards)
 
 
-def cut_evenly(
-    nchan: int,
-    parts: int,
-    guard: int,
-    *,
-    fewest: int = 2,
-    even: bool = False,
-    above: int = 0,
-) -> tuple[Chunk, ...]:
+def cut_evenly(nchan: int, parts: int, guards: Guards) -> tuple[Chunk, ...]:
     """Cut `nchan` channels into `parts` chunks whose sizes differ by one channel at most.
 
     Parameters
     ----------
-    nchan, guard, fewest, even, above
+    nchan, guards
         As for `cut`.
     parts : int
         Number of chunks; no more than there are channels come out.
@@ -213,39 +250,18 @@ def cut_evenly(
     -------
     tuple of Chunk
     """
-    if nchan < 1 or parts < 1 or guard < 0:
-        raise ValueError(f"cannot cut {nchan} channels into {parts} chunks with {guard} guards")
+    if nchan < 1 or parts < 1:
+        raise ValueError(f"cannot cut {nchan} channels into {parts} chunks")
     parts = min(parts, nchan)
-    return tuple(
-        _chunk(
-            index,
-            index * nchan // parts,
-            (index + 1) * nchan // parts,
-            nchan,
-            guard,
-            fewest,
-            even=even,
-            above=above,
-        )
-        for index in range(parts)
-    )
+    return _cut_at([index * nchan // parts for index in range(parts)], nchan, guards)
 
 
-def cut_in_blocks(
-    nchan: int,
-    size: int,
-    block: int,
-    guard: int,
-    *,
-    fewest: int = 2,
-    even: bool = False,
-    above: int = 0,
-) -> tuple[Chunk, ...]:
+def cut_in_blocks(nchan: int, size: int, block: int, guards: Guards) -> tuple[Chunk, ...]:
     """Cut `nchan` channels into chunks that do not go beyond blocks of channels.
 
     Parameters
     ----------
-    nchan, size, guard, fewest, even, above
+    nchan, size, guards
         As for `cut`; the last chunk of each block takes what is left of it.
     block : int
         Channels of a block; the first one begins at channel 0.
@@ -254,38 +270,22 @@ def cut_in_blocks(
     -------
     tuple of Chunk
     """
-    if nchan < 1 or size < 1 or block < 1 or guard < 0:
-        raise ValueError(
-            f"cannot cut {nchan} channels in blocks of {block} into chunks of {size} "
-            f"with {guard} guards"
-        )
+    if nchan < 1 or size < 1 or block < 1:
+        raise ValueError(f"cannot cut {nchan} channels in blocks of {block} into chunks of {size}")
     starts = [
         start
         for first in range(0, nchan, block)
         for start in range(first, min(first + block, nchan), size)
     ]
-    stops = [*starts[1:], nchan]
-    return tuple(
-        _chunk(index, start, stop, nchan, guard, fewest, even=even, above=above)
-        for index, (start, stop) in enumerate(zip(starts, stops, strict=True))
-    )
+    return _cut_at(starts, nchan, guards)
 
 
-def cut_at_blocks(
-    nchan: int,
-    size: int,
-    block: int,
-    guard: int,
-    *,
-    fewest: int = 2,
-    even: bool = False,
-    above: int = 0,
-) -> tuple[Chunk, ...]:
+def cut_at_blocks(nchan: int, size: int, block: int, guards: Guards) -> tuple[Chunk, ...]:
     """Cut `nchan` channels into chunks of whole blocks of channels.
 
     Parameters
     ----------
-    nchan, guard, fewest, even, above
+    nchan, guards
         As for `cut`.
     size : int
         Core channels of a chunk, as many whole blocks as there are in it, at least one.
@@ -297,43 +297,22 @@ def cut_at_blocks(
     -------
     tuple of Chunk
     """
-    if nchan < 1 or size < 1 or block < 1 or guard < 0:
+    if nchan < 1 or size < 1 or block < 1:
         raise ValueError(
-            f"cannot cut {nchan} channels into chunks of {size}, of whole blocks of {block}, "
-            f"with {guard} guards"
+            f"cannot cut {nchan} channels into chunks of {size}, of whole blocks of {block}"
         )
     starts = list(range(0, nchan, max(1, size // block) * block))
     if len(starts) > 1 and nchan - starts[-1] == 1:
         starts.pop()
+    return _cut_at(starts, nchan, guards)
+
+
+def _cut_at(starts: Sequence[int], nchan: int, guards: Guards) -> tuple[Chunk, ...]:
     stops = [*starts[1:], nchan]
     return tuple(
-        _chunk(index, start, stop, nchan, guard, fewest, even=even, above=above)
+        guards.around(start, stop, nchan, index)
         for index, (start, stop) in enumerate(zip(starts, stops, strict=True))
     )
-
-
-def _chunk(
-    index: int,
-    start: int,
-    stop: int,
-    nchan: int,
-    guard: int,
-    fewest: int,
-    *,
-    even: bool,
-    above: int,
-) -> Chunk:
-    first, last = max(0, start - guard), min(nchan, stop + guard + above)
-    lacking = min(fewest, nchan) - (last - first)
-    while lacking > 0:
-        if first:
-            first -= 1
-        else:
-            last += 1
-        lacking -= 1
-    if even:
-        first -= first % 2
-    return Chunk(index, start, stop, first, last)
 
 
 def choose_parts(nchan: int, nworkers: int, largest: int, *, cleans: bool, pixels: int) -> int:

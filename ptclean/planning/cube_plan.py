@@ -31,7 +31,7 @@ from .axis import (
     summarize_data,
 )
 from .checks import check_folder, check_parameters, check_products, check_size, is_image
-from .chunks import Chunk, guard_channels
+from .chunks import Chunk, Guards, guard_channels
 from .cleanmask import CleanMask, clean_mask
 from .continuing import PRODUCTS, startmodel_path, starts_from_image
 from .memory import ImageSize
@@ -65,8 +65,8 @@ class Plan:
         Tasks at once.
     chunks : tuple of Chunk
         Core and guard channels of each chunk.
-    guard : int
-        Guard channels on either side of a chunk.
+    guards : Guards
+        Of chunks.
     shape : tuple of int or None
         (nx, ny, npol, nchan) of the cube.
     start, width : float
@@ -102,7 +102,7 @@ class Plan:
     serial: str | None = None
     nworkers: int = 1
     chunks: tuple[Chunk, ...] = ()
-    guard: int = 0
+    guards: Guards = field(default_factory=Guards)
     shape: tuple[int, int, int, int] | None = None
     start: float = 0.0
     width: float = 0.0
@@ -151,7 +151,8 @@ class Plan:
         nx, ny, npol, nchan = self.shape or (0, 0, 0, 0)
         sizes = [chunk.channels for chunk in self.chunks]
         channels = f"{min(sizes)}" if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
-        guards = f"{self.guard} guard channel{'s' * (self.guard != 1)} on either side"
+        guard = self.guards.sides
+        guards = f"{guard} guard channel{'s' * (guard != 1)} on either side"
         limit = "none" if self.memory_limit is None else f"{self.memory_limit / _GIB:.2f} GiB"
         return [
             *([("resumes", self.resumes)] if self.resumes else []),
@@ -249,22 +250,20 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         standins = found
     has_model = "model" in existing or starts_from_image(tclean["startmodel"])
     degrids = cleans or (has_model and tclean["calcres"])
-    guard = guard_channels(tclean["interpolation"], data.widths[-1], axes.width, degrids=degrids)
+    fewest = FEWEST_CHANNELS if standins else 2
+    guards = _guards(sampling, degrids=degrids, fewest=fewest)
     to_noise = cleans and tclean["nsigma"] > 0
     in_blocks = to_noise or (cleans and _automasks(tclean))
     sizing = size_run(
         size,
         nchan,
-        guard,
+        guards,
         machine,
         nworkers=own["nworkers"],
         chanchunks=own["chanchunks"],
         cleans=cleans,
         block=block_channels(nx, ny, nchan) if in_blocks else None,
         whole_blocks=to_noise,
-        fewest=FEWEST_CHANNELS if standins else 2,
-        even=degrids and even_start(sampling),
-        above=int(degrids and wants_one_above(sampling)),
     )
     reason = _reason_in_blocks(sizing, npol, machine, tclean) if to_noise else None
     if reason:
@@ -274,7 +273,7 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         imagename,
         nworkers=sizing.nworkers,
         chunks=sizing.chunks,
-        guard=guard,
+        guards=guards,
         shape=axes.shape,
         start=axes.start,
         width=axes.width,
@@ -303,6 +302,18 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         records=records,
         coordinates=axes.coordinates,
         standins=standins,
+    )
+
+
+def _guards(sampling: SpectralSampling, *, degrids: bool, fewest: int) -> Guards:
+    """Say what guard channels are wanted: where models are degridded, and for the data alone."""
+    return Guards(
+        guard_channels(
+            sampling.interpolation, sampling.data_widths[-1], sampling.width, degrids=degrids
+        ),
+        fewest=fewest,
+        even=degrids and even_start(sampling),
+        above=int(degrids and wants_one_above(sampling)),
     )
 
 

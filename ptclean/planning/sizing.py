@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import chunks as cutting
-from .chunks import Chunk
+from .chunks import Chunk, Guards
 from .memory import USABLE, ImageSize, largest_gridded, worker_memory, workers_that_fit
 
 _GIB = 2**30
@@ -71,7 +71,7 @@ class Sizing:
 def size_run(
     size: ImageSize,
     nchan: int,
-    guard: int,
+    guards: Guards,
     machine: Machine,
     *,
     nworkers: int = 0,
@@ -79,9 +79,6 @@ def size_run(
     cleans: bool = True,
     block: int | None = None,
     whole_blocks: bool = False,
-    fewest: int = 2,
-    even: bool = False,
-    above: int = 0,
 ) -> Sizing:
     """Choose workers and chunks.
 
@@ -91,8 +88,8 @@ def size_run(
         One channel of the cube.
     nchan : int
         Channels of the cube.
-    guard : int
-        Guard channels on either side of a chunk.
+    guards : Guards
+        Of a chunk.
     machine : Machine
     nworkers, chanchunks : int
         ptclean's parameters: 0 and -1 leave the choice here.
@@ -102,12 +99,6 @@ def size_run(
         Channels of a block that no chunk may go beyond.
     whole_blocks : bool
         Whether chunks are to be of whole blocks instead, one or several.
-    fewest : int
-        Channels that a chunk grids at least.
-    even : bool
-        Whether the first gridded channel of each chunk must be an even one.
-    above : int
-        Guard channels more at the upper end of a chunk.
 
     Returns
     -------
@@ -119,8 +110,7 @@ def size_run(
         If a worker's limit does not even hold one channel with its guards.
     """
     wanted = nworkers or machine.workers
-    guards = 2 * guard + even + above
-    smallest = min(nchan, max(fewest, 1 + guards))
+    smallest = min(nchan, max(guards.fewest, 1 + guards.most))
     least = worker_memory(size, smallest)
     usable = machine.memory * USABLE
     per_worker = usable
@@ -131,13 +121,13 @@ def size_run(
     warnings = []
     each = least
     if chanchunks > 0:
-        gridded = max(smallest, min(nchan, chanchunks + guards))
+        gridded = max(smallest, min(nchan, chanchunks + guards.most))
         each = worker_memory(size, gridded)
         if machine.limit is not None and each > per_worker:
             raise MemoryError(
                 f"chanchunks={chanchunks}: such a chunk takes {each / _GIB:.2f} GiB of a worker, "
                 f"which may fill {per_worker / _GIB:.2f} GiB under its memory_limit; use "
-                f"chanchunks={max(1, largest_gridded(size, int(per_worker)) - guards)} or -1"
+                f"chanchunks={max(1, largest_gridded(size, int(per_worker)) - guards.most)} or -1"
             )
     fitting = min(workers_that_fit(wanted, each, int(usable)), nchan)
     if each > usable:
@@ -152,16 +142,16 @@ def size_run(
             f"{usable / _GIB:.2f} GiB; {fitting} run at once. The images are the same"
         )
     if chanchunks > 0:
-        chunks = cutting.cut(nchan, chanchunks, guard, fewest=fewest, even=even, above=above)
+        chunks = cutting.cut(nchan, chanchunks, guards)
     else:
         share = int(min(usable / fitting, per_worker))
-        largest = max(1, largest_gridded(size, share) - guards)
+        largest = max(1, largest_gridded(size, share) - guards.most)
         parts = cutting.choose_parts(nchan, fitting, largest, cleans=cleans, pixels=size.pixels)
-        chunks = cutting.cut_evenly(nchan, parts, guard, fewest=fewest, even=even, above=above)
+        chunks = cutting.cut_evenly(nchan, parts, guards)
     if block is not None:
         longest = max(chunk.channels for chunk in chunks)
         cut = cutting.cut_at_blocks if whole_blocks else cutting.cut_in_blocks
-        chunks = cut(nchan, longest, block, guard, fewest=fewest, even=even, above=above)
+        chunks = cut(nchan, longest, block, guards)
         if whole_blocks:
             each = worker_memory(size, max(chunk.gridded_channels for chunk in chunks))
             fitting = min(fitting, workers_that_fit(wanted, each, int(usable)))
