@@ -230,7 +230,8 @@ def test_dirty_cube_is_cut_into_a_chunk_for_each_worker():
 
 def test_clean_is_cut_finer_so_that_chunks_without_emission_can_rest():
     assert choose_parts(1000, 8, 1000, cleans=True, pixels=512**2) == 8 * CHUNKS_PER_WORKER
-    assert choose_parts(1000, 1, 1000, cleans=True, pixels=512**2) == 1
+    assert choose_parts(1000, 1, 1000, cleans=True, pixels=512**2) == CHUNKS_PER_WORKER
+    assert choose_parts(1000, 1, 1000, cleans=False, pixels=512**2) == 1
 
 
 def test_small_chunks_are_worth_their_fixed_costs_only_for_large_images():

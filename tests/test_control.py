@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from ptclean.imaging.control import (
     IterationControl,
     block_channels,
+    changed_channels,
+    idle_again,
     join_execution,
     join_initialization,
     unchanged,
@@ -113,6 +115,50 @@ def test_noise_that_a_minor_cycle_has_told_counts():
 
 
 # Records after a minor cycle
+
+
+def test_channels_with_iterations_are_those_that_changed():
+    assert changed_channels(after([0, 7, 0, 2]), 4) == {1, 3}
+    assert changed_channels(after([0, 0]), 2) == set()
+    assert changed_channels(after([0, 0, 3, 0]), 2) == {1}  # two planes a channel
+
+
+def test_iterations_that_no_channel_accounts_for_may_be_of_any():
+    assert changed_channels({**after([0, 7]), "iterdone": 8}, 2) == {0, 1}
+    assert changed_channels(after([1, 0, 0]), 2) == {0, 1}
+
+
+def idle(peaks):
+    record = after([0] * len(peaks), peak=max(peaks), updated=False)
+    record["summaryminor"][1] = peaks
+    return record
+
+
+def test_cycle_without_iterations_is_told_beforehand():
+    """Only the threshold in the record is another; seen in CASA's."""
+    told = idle_again(idle([0.1, 0.3]), controls := {"cyclethreshold": 0.4})
+    assert told["iterdone"] == 0
+    assert told["summaryminor"][3].tolist() == [0.4, 0.4]
+    expected = idle([0.1, 0.3])["summaryminor"]
+    expected[3] = controls["cyclethreshold"]
+    assert np.array_equal(told["summaryminor"], expected)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        None,
+        idle([0.1, 0.4]),
+        idle([0.1, 0.5]),
+        idle([float("nan"), 0.1]),
+        idle([0.1]),
+        {**idle([0.1, 0.2]), "peakresidual": 0.5},
+        {**idle([0.1, 0.2]), "nsigmathreshold": 0.0},
+        after([0, 0], full=True),
+    ],
+)
+def test_cycle_that_may_see_iterations_is_run(record):
+    assert idle_again(record, {"cyclethreshold": 0.4}) is None
 
 
 def test_iterations_add_up_over_the_cube():

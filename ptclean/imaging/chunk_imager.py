@@ -5,7 +5,8 @@ A chunk has two image sets on disk: the *gridded* one, its channels and guard ch
 ``synthesisimager`` works on, and the *core* one, its channels alone, which
 ``synthesisdeconvolver`` works on. After each major cycle the core channels of the residual are
 copied over; before it, the models of core and neighbours come the other way. Where a chunk has no
-guard channels the two are one.
+guard channels the two are one. Where the gridded images are those of the first pass alone, major
+cycles have an imager and images of their own (:mod:`ptclean.imaging.window`).
 
 The steps of a chunk are `ChunkImager.begin`, `set_beam` where it is wanted, any number of `minor`
 and `major` in turn, and `finish`. With automasking (:mod:`ptclean.imaging.automask`) the
@@ -15,9 +16,6 @@ are the driver's (:mod:`ptclean.imaging.imager`). CASA's tools live as long as t
 :func:`step` keeps imagers alive in the worker between steps and, when a step meets a worker that
 has none (the former one died, or another took over), rebuilds it from the images on disk as they
 were when the last step was complete.
-
-For cubes CASA normalises inside ``makepsf`` and ``executemajorcycle``: the normaliser's gather and
-divide steps must not be called.
 """
 
 from __future__ import annotations
@@ -31,7 +29,6 @@ from typing import Any
 
 from casatools import (
     synthesisdeconvolver,
-    synthesisimager,
     synthesisnormalizer,
     synthesisutils,
 )
@@ -39,14 +36,14 @@ from casatools import (
 from ..keeping.disk import require_room
 from ..keeping.durable import sync_tree, write_bytes, write_json
 from ..keeping.workdir import make_folder
-from ..planning.axis import select, selected_imager, shifted
-from ..planning.weighting import set_bandwidth, tapers_with_bandwidth
+from ..planning.axis import selected_imager, shifted
 from ..products import beams, images
-from ..products.casa_io import open_table
 from ..records import ImagingRecords, Record
 from .automask import MaskingImages
 from .chunk_job import IMAGER_PRODUCTS, Begun, ChunkJob
+from .gridding import grid_residual, gridding_records, open_imager, refuse_cut
 from .history import Entry, History, components, write_model
+from .window import Window
 
 
 class ChunkImager:
@@ -73,6 +70,7 @@ class ChunkImager:
         self._deconvolver: Any = None
         self._masking = MaskingImages(job.masked, job.records.deconvolution)
         self._history = History(os.path.join(job.folder(), "history"))
+        self._window = Window(job) if job.data_guards else None
         self._controls: Record = {}
 
     def begin(self, *, lastcycle: bool) -> Begun:
@@ -150,13 +148,15 @@ class ChunkImager:
             self._complete("minor")
         return record
 
-    def major(self, *, lastcycle: bool, masking: Record | None = None) -> Record:
+    def major(self, *, lastcycle: bool, threshold: float, masking: Record | None = None) -> Record:
         """Run the major cycle, with the models of this chunk and of its neighbours.
 
         Parameters
         ----------
         lastcycle : bool
             tclean's control of the same name.
+        threshold : float
+            Of the clean, in Jy; 0 if there is none.
         masking : dict
             With automasking, the arguments of `mask`.
 
@@ -166,16 +166,23 @@ class ChunkImager:
             The deconvolver's initialization record for the next minor cycle.
         """
         with contextlib.chdir(self._scratch):
-            self._gather_model()
-            self._major(lastcycle=lastcycle)
+            if self._window is None:
+                self._gather_model()
+                self._major(lastcycle=lastcycle)
+                is_gridded = True
+            else:
+                is_gridded = self._window.major(
+                    lastcycle=lastcycle, threshold=threshold, reselects=self._reselects
+                )
             if masking is not None:
-                self._set_masking_residual()
+                if is_gridded:
+                    self._set_masking_residual()
                 record = self._renew_masks(**masking)
-                model = components(f"{self.job.gridded}.model")
-                self._history.add(self.steps, Entry("major", {"masking": masking}, model))
+                self._history.add(self.steps, self._entry_of_major(masking, is_gridded))
                 self._complete("major")
                 return record
-            self._copy_residual()
+            if self._window is None:
+                self._copy_residual()
             write_bytes(self._cycled, b"")
             self._deconvolver.setupmask()
             record = self._deconvolver.initminorcycle()
@@ -277,11 +284,19 @@ class ChunkImager:
 
     def close(self) -> None:
         """Close CASA's tools; the images stay."""
-        for tool in (self._deconvolver, self._normalizer, self._imager):
+        if self._deconvolver is not None:
+            self._deconvolver.done()
+            self._deconvolver = None
+        self._close_imager()
+        if self._window is not None:
+            self._window.close()
+        self._masking.close()
+
+    def _close_imager(self) -> None:
+        for tool in (self._normalizer, self._imager):
             if tool is not None:
                 tool.done()
-        self._deconvolver = self._normalizer = self._imager = None
-        self._masking.close()
+        self._normalizer = self._imager = None
 
     def recover(self, steps: int, next_step: str) -> None:
         """Take up a chunk whose first `steps` steps another worker has made.
@@ -297,6 +312,9 @@ class ChunkImager:
             self._recover_masks(steps, next_step)
             self.steps = steps
             return
+        if self._window is not None:
+            self._recover_window(self._window, steps, next_step)
+            return
         keep = ["core.model", os.path.basename(self._beam_file), os.path.basename(self._cycled)]
         if next_step == "minor":
             # Its neighbours may have changed their models since; this one has them as they were.
@@ -306,11 +324,7 @@ class ChunkImager:
         with contextlib.chdir(self._scratch):
             # Images are made from the visibilities again: what was being written when a process
             # was killed may be damaged in any way. The models are not: nobody writes to them now.
-            self._make_images(lastcycle=False)
-            _, self._unfitted = self._fitted_beams()
-            if os.path.exists(self._beam_file):
-                with open(self._beam_file) as f:
-                    self._put_beam(json.load(f))
+            self._make_first_images_again()
             if (
                 next_step == "finish"
                 and self._has_residual
@@ -322,36 +336,63 @@ class ChunkImager:
             self._begin_deconvolution()
         self.steps = steps
 
+    def _recover_window(self, window: Window, steps: int, next_step: str) -> None:
+        """Take up a chunk whose first pass knows no model."""
+        keep = ["core.model", os.path.basename(self._beam_file), *window.STATE]
+        if next_step == "minor":
+            keep += [window.MODEL, *self._restore_model(steps)]
+        self._clear(*keep)
+        with contextlib.chdir(self._scratch):
+            self._make_first_images_again()
+            if next_step in ("minor", "finish"):
+                is_last = next_step == "finish"
+                window.renew(lastcycle=is_last, gathers=is_last, reselects=self._reselects)
+            self._begin_deconvolution()
+        self.steps = steps
+
     def _recover_masks(self, steps: int, next_step: str) -> None:
         """Go through all cycles again, but for the minor cycles.
 
         What the deconvolver knows of masks and noise is in its tool alone; a major cycle with the
         same models gives the same residual, and that the same masks.
         """
-        model, kept = f"{self.job.core()}.model", f"{self.job.core()}.kept"
-        if os.path.isdir(kept):
-            # Another worker has died on the way.
-            shutil.rmtree(model, ignore_errors=True)
-            os.rename(kept, model)
+        self._return_model()
         keep = ["history", os.path.basename(self._beam_file)]
         if next_step == "minor":
             keep += self._restore_model(steps)
-        if self.job.gridded == self.job.core() and os.path.isdir(model):
-            os.rename(model, kept)
-        self._clear(os.path.basename(model), os.path.basename(kept), *keep)
+        self._hide_model()
+        self._clear("core.model", "core.kept", *keep)
+        if self._window is not None:
+            # It grows anew.
+            self._window = Window(self.job)
         with contextlib.chdir(self._scratch):
-            self._make_images(lastcycle=False)
-            _, self._unfitted = self._fitted_beams()
-            if os.path.exists(self._beam_file):
-                with open(self._beam_file) as f:
-                    self._put_beam(json.load(f))
+            self._make_first_images_again()
             for entry in self._history.before(steps):
                 self._repeat(entry)
-            if os.path.isdir(kept):
-                shutil.rmtree(model, ignore_errors=True)
-                os.rename(kept, model)
+            self._return_model()
+            model = f"{self.job.core()}.model"
             if os.path.isdir(model):
                 self._masking.set_model(model)
+
+    def _hide_model(self) -> None:
+        """Keep the model from CASA's imager, which would go on from it."""
+        model = f"{self.job.core()}.model"
+        if self.job.gridded == self.job.core() and os.path.isdir(model):
+            os.rename(model, f"{self.job.core()}.kept")
+
+    def _return_model(self) -> None:
+        """Undo `_hide_model`, also that of a worker that has died on the way."""
+        model, kept = f"{self.job.core()}.model", f"{self.job.core()}.kept"
+        if os.path.isdir(kept):
+            shutil.rmtree(model, ignore_errors=True)
+            os.rename(kept, model)
+
+    def _make_first_images_again(self) -> None:
+        self._make_images(lastcycle=False)
+        _, self._unfitted = self._fitted_beams()
+        if os.path.exists(self._beam_file):
+            with open(self._beam_file) as f:
+                self._put_beam(json.load(f))
 
     def _repeat(self, entry: Entry) -> None:
         if entry.name == "start_masks":
@@ -362,11 +403,27 @@ class ChunkImager:
             self._masking.imitate_minor(self._controls)
         else:
             if entry.model is not None:
-                gridded = self.job.gridded
-                write_model(entry.model, f"{gridded}.residual", f"{gridded}.model")
-                self._major(lastcycle=False)
+                if self._window is None:
+                    gridded = self.job.gridded
+                    write_model(entry.model, f"{gridded}.residual", f"{gridded}.model")
+                    self._major(lastcycle=False)
+                else:
+                    start, stop = entry.arguments["window"]
+                    self._window.repeat(start, stop, entry.model, reselects=self._reselects)
                 self._set_masking_residual()
             self._renew_masks(**entry.arguments["masking"])
+
+    def _entry_of_major(self, masking: Record, is_gridded: bool) -> Entry:
+        if not is_gridded:
+            return Entry("major", {"masking": masking})
+        if self._window is None:
+            model = components(f"{self.job.gridded}.model")
+            return Entry("major", {"masking": masking}, model)
+        return Entry(
+            "major",
+            {"masking": masking, "window": self._window.core},
+            self._window.components(),
+        )
 
     def _make_masking_images(self, *, sidelobe: float, beam: Record) -> None:
         self._masking.make(
@@ -378,8 +435,11 @@ class ChunkImager:
 
     def _set_masking_residual(self) -> None:
         job = self.job
-        channels = job.chunk.core_in_gridded
-        self._masking.set_residual(f"{job.gridded}.residual", channels)
+        if self._window is None:
+            source, channels = f"{job.gridded}.residual", job.chunk.core_in_gridded
+        else:
+            source, channels = f"{job.core()}.residual", slice(0, job.chunk.channels)
+        self._masking.set_residual(source, channels)
 
     def _renew_masks(self, *, iterated: bool, full: bool) -> Record:
         if iterated:
@@ -400,7 +460,8 @@ class ChunkImager:
 
     def _finish_masks(self, masks: list[str]) -> None:
         core = self.job.core()
-        self._copy_residual()
+        if self._window is None:
+            self._copy_residual()
         if not os.path.isdir(f"{core}.model"):
             self._masking.put_model(f"{core}.model")
         first, *others = masks
@@ -488,25 +549,13 @@ class ChunkImager:
         self._last_step = step
 
     def _gridding_records(self, prefix: str) -> ImagingRecords:
-        job, chunk = self.job, self.job.chunk
-        coordinates = shifted(job.coordinates, chunk.gridded_start)
-        return job.records.named(prefix).channels(
-            coordinates, chunk.gridded_channels, reselects=self._reselects
-        )
+        return gridding_records(self.job, self.job.first, prefix, reselects=self._reselects)
 
     def _open_imager(self) -> None:
         records = self._gridding_records(self.job.gridded)
-        self._imager = synthesisimager()
-        select(self._imager, records)
-        if tapers_with_bandwidth(records):
-            job = self.job
-            set_bandwidth(self._imager, records.channels(job.coordinates, job.cube_channels))
-        self._imager.defineimage(records.image, records.gridding)
-        self._imager.normalizerinfo(records.normalization)
+        self._imager = open_imager(self.job, records)
         self._normalizer = synthesisnormalizer()
         self._normalizer.setupnormalizer(normpars=records.normalization)
-        if not tapers_with_bandwidth(records):
-            self._imager.setweighting(**records.weighting)
 
     def _bring_earlier(self) -> None:
         """Cut this chunk out of the images from which the run goes on.
@@ -536,7 +585,7 @@ class ChunkImager:
         self._bring_earlier()
         if beginning.makes_psf:
             self._make_psf()
-            self._refuse_cut(f"{self.job.gridded}.psf")
+            refuse_cut(f"{self.job.gridded}.psf", str(self.job.chunk))
             if self.job.records.gridding["gridder"] != "standard":
                 # The standard gridder's is made with the PSF, in C++.
                 self._imager.makepb()
@@ -544,7 +593,7 @@ class ChunkImager:
         else:
             self._open_imager()
             if beginning.makes_residual or self.job.cleans:
-                self._refuse_cut(self._probe())
+                refuse_cut(self._probe(), str(self.job.chunk))
         made = set(beginning.made_first)
         if self._has_residual:
             self._major(lastcycle=lastcycle)
@@ -605,22 +654,6 @@ class ChunkImager:
         with selected_imager(replace(records, image=image)):
             return f"{probe}.model"
 
-    def _refuse_cut(self, made: str) -> None:
-        """Stop if CASA has cut the chunk for lack of memory, which may change the image.
-
-        Parameters
-        ----------
-        made : str
-            Image that CASA's imager made in this run, of the size of the gridded ones.
-        """
-        with open_table(made) as tb:
-            pieces = tb.getkeyword("miscinfo").get("chnchnks", 1)
-        if pieces != 1:
-            raise RuntimeError(
-                f"CASA has cut {self.job.chunk} into {pieces} pieces, since its memory budget in "
-                "this worker is too small; restart the workers, or use a smaller chanchunks"
-            )
-
     def _open_deconvolver(self, **changes: Any) -> None:
         # As a list: one mask by itself is refused where CASA's own exists already, as it does when
         # tools are opened anew.
@@ -647,12 +680,18 @@ class ChunkImager:
         self._deconvolver.setupmask()
         return [before, self._deconvolver.initminorcycle()]
 
+    @property
+    def _is_first_pass_alone(self) -> bool:
+        """Whether CASA's imager made the core images as they are, and is done with them."""
+        first = self.job.first
+        return self._window is not None and first.gridded_channels == first.channels
+
     def _fitted_beams(self) -> tuple[Record | None, list[int]]:
         """Largest beam that was fitted to a core plane, and the core planes without a fit."""
         if not self.job.beginning.makes_psf:
             return None, []
-        psf = f"{self.job.gridded}.psf"
-        chunk = self.job.chunk
+        psf = f"{self.job.core() if self._is_first_pass_alone else self.job.gridded}.psf"
+        chunk = self.job.first
         all_beams = beams.plane_beams(images.image_info(psf), chunk.gridded_channels)
         failed = {plane for plane in beams.suspects(all_beams) if not self._fits(psf, plane)}
         core = [
@@ -665,7 +704,7 @@ class ChunkImager:
 
     def _fits(self, psf: str, plane: int) -> bool:
         """Tell whether CASA can fit a beam to one plane of the PSF, by having it do so."""
-        pol, channel = divmod(plane, self.job.chunk.gridded_channels)
+        pol, channel = divmod(plane, self.job.first.gridded_channels)
         single = os.path.join(self._scratch, "plane")
         images.cut(psf, f"{single}.psf", slice(channel, channel + 1), pol=pol)
         synthesisutils().fitPsfBeam(
@@ -676,21 +715,21 @@ class ChunkImager:
         return not beams.is_missing(beam)
 
     def _major(self, *, lastcycle: bool) -> None:
-        self._imager.executemajorcycle(
-            controls={
-                "lastcycle": lastcycle,
-                "usemask": self.job.records.deconvolution["usemask"],
-            }
-        )
+        grid_residual(self._imager, self.job.records, lastcycle=lastcycle)
 
     def _copy_out(self, *products: str) -> None:
+        if self._window is not None:
+            self._close_imager()
         if self.job.gridded == self.job.core():
             return
         for product in products:
             source, target = f"{self.job.gridded}.{product}", f"{self.job.core()}.{product}"
             if os.path.isdir(source):
                 shutil.rmtree(target, ignore_errors=True)
-                images.cut(source, target, self.job.chunk.core_in_gridded)
+                if self._is_first_pass_alone:
+                    os.rename(source, target)
+                else:
+                    images.cut(source, target, self.job.first.core_in_gridded)
 
     def _copy_residual(self) -> None:
         job = self.job

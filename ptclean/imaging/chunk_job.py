@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from ..planning.chunks import Chunk
+from ..planning.chunks import Chunk, Guards
 from ..planning.continuing import Beginning
 from ..products import beams
 from ..records import ImagingRecords, Record
@@ -24,6 +24,7 @@ class ChunkJob:
     run : str
         Name of the run, unique among runs.
     chunk : Chunk
+        With the guard channels that it has where models are degridded.
     neighbours : tuple of Chunk
         Chunks whose core channels are among this chunk's guard channels.
     records : ImagingRecords
@@ -44,6 +45,11 @@ class ChunkJob:
         Whether the masks of the minor cycles are made by CASA.
     beginning : Beginning
         Images of the whole cube from which the run goes on.
+    guards : Guards
+        Of `chunk`, and of each part of it that is gridded by itself.
+    data_guards : Guards or None
+        Of the first pass, which knows no model, where major cycles grid no more of the chunk than
+        they must (:mod:`ptclean.imaging.window`). None: CASA's imager is the same throughout.
     """
 
     run: str
@@ -59,6 +65,16 @@ class ChunkJob:
     mask: str | None = None
     automasks: bool = False
     beginning: Beginning = field(default_factory=Beginning)
+    guards: Guards = field(default_factory=Guards)
+    data_guards: Guards | None = None
+
+    @property
+    def first(self) -> Chunk:
+        """The channels as they are gridded in the first pass."""
+        if self.data_guards is None:
+            return self.chunk
+        chunk = self.chunk
+        return self.data_guards.around(chunk.start, chunk.stop, self.cube_channels, chunk.index)
 
     @property
     def index(self) -> int:
@@ -99,8 +115,8 @@ class ChunkJob:
 
     @property
     def gridded(self) -> str:
-        """Prefix of this chunk's gridded images."""
-        if self.chunk.gridded_channels == self.chunk.channels:
+        """Prefix of this chunk's gridded images, those of the first pass."""
+        if self.data_guards is None and self.chunk.gridded_channels == self.chunk.channels:
             return self.core()
         return os.path.join(self.folder(), "gridded")
 

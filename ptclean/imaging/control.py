@@ -28,6 +28,8 @@ _one_control = threading.Lock()
 #: (``SynthesisDeconvolver::mergeReturnRecord``, ``SummaryMinor.rowDescriptionsOldOrder``).
 #: Its columns are planes: within each channel, the Stokes planes that are deconvolved one by one.
 _ITERATIONS_ROW = 0
+_PEAK_ROW = 1
+_THRESHOLD_ROW = 3
 _CHANNEL_ROW = 5
 _STOKES_ROW = 6
 _ITERATIONS_BEFORE_ROW = 8
@@ -78,6 +80,61 @@ def unchanged(record: Record) -> Record:
     CASA reports the sum of a mask once, and -1 for as long as it stays; an empty mask each time.
     """
     return record if record["masksum"] == ZERO_MASK else {**record, "masksum": -1.0}
+
+
+def changed_channels(record: Record, channels: int) -> set[int]:
+    """Channels of a chunk whose model a minor cycle has changed.
+
+    Parameters
+    ----------
+    record : dict
+        Execution record of the chunk.
+    channels : int
+        Core channels of the chunk.
+
+    Returns
+    -------
+    set of int
+        Counted from the first one of the chunk. All of them, should the summary not account for
+        all iterations.
+    """
+    total = int(record["iterdone"])
+    iterations = np.array(record["summaryminor"], dtype=float)[_ITERATIONS_ROW]
+    if not total:
+        return set()
+    if iterations.sum() != total or iterations.size % channels:
+        return set(range(channels))
+    by_channel = iterations.reshape(channels, -1).any(axis=1)
+    return {int(channel) for channel in np.flatnonzero(by_channel)}
+
+
+def idle_again(record: Record | None, controls: Record) -> Record | None:
+    """Return the execution record of a minor cycle that will see no iteration, without running it.
+
+    Parameters
+    ----------
+    record : dict or None
+        Of the last minor cycle of a chunk, which saw no iteration and changed nothing; None if it
+        did.
+    controls : dict
+        Of the minor cycle that is at hand.
+
+    Returns
+    -------
+    dict or None
+        None if the cycle must be run. That is where a peak is not below the threshold of the cycle
+        (``SIMinorCycleController::majorCycleRequired``), for single planes, to whose record the
+        tool adds, and where there is more to a record: with ``fullsummary`` and with `nsigma`.
+    """
+    if record is None or "nsigmathreshold" in record:
+        return None
+    summary = np.array(record["summaryminor"], dtype=float)
+    threshold = float(controls["cyclethreshold"])
+    peak = max(float(abs(summary[_PEAK_ROW]).max()), float(record["peakresidual"]))
+    if len(summary) > _CHANNEL_ROW + 1 or summary.shape[1] == 1 or not peak < threshold:
+        return None
+    summary[_THRESHOLD_ROW] = threshold
+    return {**record, "summaryminor": summary}
 
 
 def with_noise_of(record: Record, executed: Record) -> Record:

@@ -6,7 +6,9 @@ does within a chunk is :mod:`ptclean.imaging.chunk_imager`'s; where it runs,
 :mod:`ptclean.workers.splitter`'s; when to stop, :mod:`ptclean.imaging.control`'s.
 
 A chunk whose model did not change in a minor cycle, nor that of its guard channels, is left out of
-the major cycle: its residual would come out the same. tclean grids all channels each time.
+the major cycle: its residual would come out the same. So are, within a chunk, the channels on
+either side of those that have a model (:mod:`ptclean.imaging.window`). tclean grids all channels
+each time.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ from .control import (
     ZERO_MASK,
     IterationControl,
     block_channels,
+    changed_channels,
+    idle_again,
     join_initialization,
     separate_planes,
     unchanged,
@@ -116,6 +120,8 @@ class ParallelCubeImager:
         self._gridded: tuple[int, ...] = ()
         self.models = ModelsToSave(plan.parameters)
         self._kept = 0
+        #: Records of chunks whose last minor cycle saw no iteration, their residual being the same.
+        self._idle: dict[int, Record] = {}
         self._beam: beams.CommonBeam | None = None
         # A worker of an earlier driver may still write below the one that it was given.
         attempt = tempfile.mkdtemp(prefix="attempt-", dir=directory)
@@ -145,6 +151,8 @@ class ParallelCubeImager:
                 mask=plan.mask.image(directory) if plan.mask else None,
                 automasks=self._automasks,
                 beginning=self._beginning,
+                guards=plan.guards,
+                data_guards=plan.data_guards,
             )
             for chunk in plan.chunks
         )
@@ -278,15 +286,14 @@ class ParallelCubeImager:
                 self._keep_model()
                 controls = control.minor_cycle_controls()
                 self._cycle, self._gridded = control.minor_cycles + 1, ()
-                executed = self._phase("minor cycle", "minor", {"controls": controls})
+                executed = self._minor(controls)
                 iterations = control.end_minor_cycle(executed, starts)
                 if self._automasks:
-                    self._renew_masks(control, executed, state)
+                    self._renew_masks(control, executed, state, threshold)
                 else:
                     state = [unchanged(record) for record in state]
                 if iterations and not self._automasks:
-                    changed = {i for i, r in enumerate(executed) if int(r["iterdone"]) > 0}
-                    self._major(control, changed, state)
+                    self._major(control, self._changed(executed), state, threshold)
                 # A tool that is made anew after a worker has died does not know this one.
                 state = [with_noise_of(*each) for each in zip(state, executed, strict=True)]
                 stop = control.has_converged(state) or not iterations
@@ -305,6 +312,23 @@ class ParallelCubeImager:
                 )
             self._cycle = 0
             return control.summary(), self._last_masks(control)
+
+    def _minor(self, controls: Record) -> list[Record]:
+        """Run the minor cycle of the chunks that may see an iteration; returns all records."""
+        executed: dict[int, Record] = {}
+        for job in self.jobs:
+            record = idle_again(self._idle.get(job.index), controls)
+            if record is not None:
+                executed[job.index] = record
+        busy = [job for job in self.jobs if job.index not in executed]
+        if busy:
+            records = self._phase("minor cycle", "minor", {"controls": controls}, busy)
+            executed |= {job.index: record for job, record in zip(busy, records, strict=True)}
+        if not self._automasks:
+            self._idle = {
+                index: record for index, record in executed.items() if not record["iterdone"]
+            }
+        return [executed[job.index] for job in self.jobs]
 
     def _keep_model(self) -> None:
         """Keep a copy of the cube's model before it changes, if tclean has written it."""
@@ -360,10 +384,14 @@ class ParallelCubeImager:
         }
 
     def _renew_masks(
-        self, control: IterationControl, executed: Sequence[Record], state: list[Record]
+        self,
+        control: IterationControl,
+        executed: Sequence[Record],
+        state: list[Record],
+        threshold: float,
     ) -> None:
         """Run the major cycles that are wanted, and make all masks anew."""
-        changed = {i for i, record in enumerate(executed) if int(record["iterdone"]) > 0}
+        changed = self._changed(executed)
         affected = {job.chunk.index for job in self._affected(changed)}
         full = full_blocks(
             [job.chunk.start for job in self.jobs], [r["full"] for r in state], self._block
@@ -376,7 +404,8 @@ class ParallelCubeImager:
                 "full": full[block_of(job.chunk.start, self._block)],
             }
             if job.chunk.index in affected:
-                steps.append(Step(job, "major", {"lastcycle": lastcycle, "masking": masking}))
+                arguments = {"lastcycle": lastcycle, "threshold": threshold, "masking": masking}
+                steps.append(Step(job, "major", arguments))
             else:
                 steps.append(Step(job, "mask", masking))
         results = self._steps("major cycle and masks", steps)
@@ -419,7 +448,11 @@ class ParallelCubeImager:
         return common
 
     def _major(
-        self, control: IterationControl, changed: Collection[int], state: list[Record]
+        self,
+        control: IterationControl,
+        changed: Collection[int],
+        state: list[Record],
+        threshold: float,
     ) -> None:
         """Run the major cycle of the chunks that saw a model change, and renew their records."""
         # An earlier run's residual need not be that of its model and these data.
@@ -428,18 +461,31 @@ class ParallelCubeImager:
         self.skipped += len(self.jobs) - len(affected)
         self._gridded = tuple(job.chunk.index for job in affected)
         lastcycle = control.is_last_cycle()
-        renewed = self._phase("major cycle", "major", {"lastcycle": lastcycle}, affected)
+        arguments = {"lastcycle": lastcycle, "threshold": threshold}
+        renewed = self._phase("major cycle", "major", arguments, affected)
         self.models.major_cycle(lastcycle=lastcycle)
         for job, record in zip(affected, renewed, strict=True):
             state[job.chunk.index] = record
+            self._idle.pop(job.index, None)
         control.end_major_cycle()
+
+    def _changed(self, executed: Sequence[Record]) -> set[int]:
+        """Channels of the cube whose model a minor cycle has changed."""
+        return {
+            job.chunk.start + channel
+            for job, record in zip(self.jobs, executed, strict=True)
+            for channel in changed_channels(record, job.chunk.channels)
+        }
 
     def _affected(self, changed: Collection[int]) -> list[ChunkJob]:
         """Chunks that see a model change, among their core or guard channels."""
         return [
             job
             for job in self.jobs
-            if job.chunk.index in changed or any(n.index in changed for n in job.neighbours)
+            if any(
+                channel in changed
+                for channel in range(job.chunk.gridded_start, job.chunk.gridded_stop)
+            )
         ]
 
     def _phase(

@@ -235,7 +235,7 @@ def take_over(chunk: TakingOver) -> None:
         shutil.rmtree(now)
     os.mkdir(now)
     saved, model = f"model-{chunk.steps}", "core.model"
-    names = ["gridded.model", "beam.json", "cycled", "history"]
+    names = ["gridded.model", "window.model", "window.json", "beam.json", "cycled", "history"]
     if chunk.keeps_psf:
         names.append("core.psf")
     # Where a worker that rebuilds its tools has put it away for a moment.

@@ -342,7 +342,7 @@ def choose_parts(nchan: int, nworkers: int, largest: int, *, cleans: bool, pixel
         Between 1 and `nchan`.
     """
     needed = math.ceil(nchan / max(1, largest))
-    wanted = nworkers * (CHUNKS_PER_WORKER if cleans and nworkers > 1 else 1)
+    wanted = nworkers * (CHUNKS_PER_WORKER if cleans else 1)
     useful = max(nworkers, nchan // smallest_useful_chunk(pixels))
     parts = max(needed, min(wanted, useful), 1)
     parts = math.ceil(parts / nworkers) * nworkers

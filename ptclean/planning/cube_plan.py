@@ -46,6 +46,9 @@ from .weighting import weighs_each_channel
 
 _GIB = 2**30
 
+#: Gridders whose major cycles are known to be the same where they grid parts of a chunk.
+_IN_WINDOWS = ("standard", "wproject", "widefield")
+
 #: Bytes of an imaging weight.
 _WEIGHT = 4
 
@@ -67,6 +70,8 @@ class Plan:
         Core and guard channels of each chunk.
     guards : Guards
         Of chunks.
+    data_guards : Guards or None
+        Of chunks where they are first gridded, if major cycles then grid parts of them alone.
     shape : tuple of int or None
         (nx, ny, npol, nchan) of the cube.
     start, width : float
@@ -103,6 +108,7 @@ class Plan:
     nworkers: int = 1
     chunks: tuple[Chunk, ...] = ()
     guards: Guards = field(default_factory=Guards)
+    data_guards: Guards | None = None
     shape: tuple[int, int, int, int] | None = None
     start: float = 0.0
     width: float = 0.0
@@ -252,6 +258,9 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     degrids = cleans or (has_model and tclean["calcres"])
     fewest = FEWEST_CHANNELS if standins else 2
     guards = _guards(sampling, degrids=degrids, fewest=fewest)
+    begins = not existing and not has_model and tclean["calcpsf"] and tclean["calcres"]
+    # The residual of a single channel loses its pixel mask in a major cycle.
+    in_windows = cleans and begins and nchan > 1 and tclean["gridder"] in _IN_WINDOWS
     to_noise = cleans and tclean["nsigma"] > 0
     in_blocks = to_noise or (cleans and _automasks(tclean))
     sizing = size_run(
@@ -274,6 +283,7 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         nworkers=sizing.nworkers,
         chunks=sizing.chunks,
         guards=guards,
+        data_guards=_guards(sampling, degrids=False, fewest=fewest) if in_windows else None,
         shape=axes.shape,
         start=axes.start,
         width=axes.width,
@@ -296,6 +306,7 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
             outputs(tclean, mask.channels if mask else 0),
             weight_bytes_a_channel=_weight_bytes(data, axes, records),
             start_models=starts_from_image(tclean["startmodel"]),
+            in_windows=in_windows,
         ),
         free_space=available_space(imagename),
         parameters=tclean,

@@ -84,6 +84,7 @@ def cube_space(
     *,
     weight_bytes_a_channel: int = 0,
     start_models: int = 0,
+    in_windows: bool = False,
 ) -> int:
     """Bytes that the work directory of a cube takes at most.
 
@@ -98,6 +99,8 @@ def cube_space(
         for weights that need none.
     start_models : int
         Models that are put on the grid of the cube.
+    in_windows : bool
+        Whether major cycles have images of their own.
 
     Returns
     -------
@@ -109,7 +112,7 @@ def cube_space(
     products = outputs.products(size)
     total = 0.0
     for chunk in chunks:
-        if chunk.gridded_channels != chunk.channels:
+        if in_windows or chunk.gridded_channels != chunk.channels:
             images = made + outputs.cleans
             total += chunk.gridded_channels * (images * plane + masks) + (images + 1) * _TABLE
         images = products + _MODELS_KEPT * outputs.cleans + bool(outputs.mask_channels)

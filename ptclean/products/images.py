@@ -126,6 +126,33 @@ def empty_model(template: str, target: str) -> None:
         model.done()
 
 
+def channels_with_values(path: str, channels: slice) -> list[bool]:
+    """Tell of each of a range of channels whether any pixel is not zero; reads without a lock."""
+    with open_table(path, lock="usernoread") as tb:
+        # Such as '[512, 512, 1, 16]'.
+        *plane, _ = (int(n) for n in tb.getcolshapestring("map")[0].strip("[]").split(","))
+        last = [n - 1 for n in plane]
+        return [
+            bool(tb.getcellslice("map", 0, [0, 0, 0, channel], [*last, channel]).any())
+            for channel in range(channels.start, channels.stop)
+        ]
+
+
+def channel_peaks(path: str) -> list[float]:
+    """Largest absolute value of each channel of an image."""
+    with open_image(path) as im:
+        nchan = int(im.shape()[3])
+        return [float(abs(_chunk(im, i, i + 1)).max()) for i in range(nchan)]
+
+
+def new_model(target: str, shape: Sequence[int], coordinates: Record) -> None:
+    """Make a model image of zeros."""
+    make_empty(target, shape, coordinates)
+    with open_image(target) as im:
+        im.set(0.0)
+        im.setbrightnessunit("Jy/pixel")
+
+
 def assemble(
     target: str,
     parts: Sequence[str],

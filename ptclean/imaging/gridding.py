@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""CASA's imager for some channels of a cube: which they are, how they are weighted.
+
+For cubes CASA normalises inside ``makepsf`` and ``executemajorcycle``: the normaliser's gather and
+divide steps must not be called.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from casatools import synthesisimager
+
+from ..planning.axis import select, shifted
+from ..planning.chunks import Chunk
+from ..planning.weighting import set_bandwidth, tapers_with_bandwidth
+from ..products.casa_io import open_table
+from ..records import ImagingRecords
+from .chunk_job import ChunkJob
+
+
+def gridding_records(
+    job: ChunkJob, channels: Chunk, prefix: str, *, reselects: bool
+) -> ImagingRecords:
+    """Return the records for images of a range of channels, guard channels included."""
+    coordinates = shifted(job.coordinates, channels.gridded_start)
+    return job.records.named(prefix).channels(
+        coordinates, channels.gridded_channels, reselects=reselects
+    )
+
+
+def open_imager(job: ChunkJob, records: ImagingRecords) -> Any:
+    """Select the data, define the image and say how it is weighted.
+
+    Parameters
+    ----------
+    job : ChunkJob
+    records : ImagingRecords
+        Of the channels (`gridding_records`).
+
+    Returns
+    -------
+    synthesisimager
+    """
+    imager = synthesisimager()
+    select(imager, records)
+    tapers = tapers_with_bandwidth(records)
+    if tapers:
+        set_bandwidth(imager, records.channels(job.coordinates, job.cube_channels))
+    imager.defineimage(records.image, records.gridding)
+    imager.normalizerinfo(records.normalization)
+    if not tapers:
+        imager.setweighting(**records.weighting)
+    return imager
+
+
+def grid_residual(imager: Any, records: ImagingRecords, *, lastcycle: bool) -> None:
+    """Run a major cycle, with the model that is on disk.
+
+    Parameters
+    ----------
+    imager : synthesisimager
+    records : ImagingRecords
+    lastcycle : bool
+        tclean's control of the same name.
+    """
+    imager.executemajorcycle(
+        controls={"lastcycle": lastcycle, "usemask": records.deconvolution["usemask"]}
+    )
+
+
+def refuse_cut(made: str, channels: str) -> None:
+    """Stop if CASA has cut channels for lack of memory, which may change the image.
+
+    Parameters
+    ----------
+    made : str
+        Image that CASA's imager made of them.
+    channels : str
+        What to call them.
+
+    Raises
+    ------
+    RuntimeError
+    """
+    with open_table(made) as tb:
+        pieces = tb.getkeyword("miscinfo").get("chnchnks", 1)
+    if pieces != 1:
+        raise RuntimeError(
+            f"CASA has cut {channels} into {pieces} pieces, since its memory budget in this worker "
+            "is too small; restart the workers, or use a smaller chanchunks"
+        )
