@@ -139,18 +139,22 @@ class Window:
 
     def _wanted(self, threshold: float) -> tuple[int, int] | None:
         """First core channel, and that after the last, of those that a model reaches."""
-        chunk, reach = self._job.chunk, self._job.guards.reach
         with_model = self._channels_with_model()
-        reached = {
+        reached = self._reached(with_model)
+        if self.channels is not None:
+            reached |= {self.channels.start, self.channels.stop - 1}
+        elif reached:
+            reached = self._reached(with_model | self._above(threshold))
+        return (min(reached), max(reached) + 1) if reached else None
+
+    def _reached(self, with_model: set[int]) -> set[int]:
+        """Core channels whose residual the models of some channels reach."""
+        chunk, reach = self._job.chunk, self._job.guards.reach
+        return {
             channel
             for channel in range(chunk.start, chunk.stop)
             if with_model.intersection(range(channel - reach, channel + reach + 1))
         }
-        if self.channels is not None:
-            reached |= {self.channels.start, self.channels.stop - 1}
-        elif reached:
-            reached |= self._above(threshold)
-        return (min(reached), max(reached) + 1) if reached else None
 
     def _channels_with_model(self) -> set[int]:
         """Channels of the cube, among the chunk's core and guard channels, that have a model."""
