@@ -41,7 +41,7 @@ from ..products import beams, images
 from ..records import ImagingRecords, Record
 from .automask import MaskingImages
 from .chunk_job import IMAGER_PRODUCTS, Begun, ChunkJob
-from .gridding import grid_residual, gridding_records, open_imager, refuse_cut
+from .gridding import gather_model, grid_residual, gridding_records, open_imager, refuse_cut
 from .history import Entry, History, components, write_model
 from .window import Window
 
@@ -183,7 +183,7 @@ class ChunkImager:
                 return record
             if self._window is None:
                 self._copy_residual()
-            write_bytes(self._cycled, b"")
+                write_bytes(self._cycled, b"")
             self._deconvolver.setupmask()
             record = self._deconvolver.initminorcycle()
             self._complete("major")
@@ -741,22 +741,13 @@ class ChunkImager:
 
     def _gather_model(self) -> None:
         """Bring the models of core and guard channels into the gridded model."""
-        job, chunk = self.job, self.job.chunk
+        job = self.job
         if job.gridded == job.core():
             return
         target = f"{job.gridded}.model"
         if not os.path.isdir(target):
             images.empty_model(f"{job.gridded}.residual", target)
-        for other in (chunk, *job.neighbours):
-            start = max(other.start, chunk.gridded_start)
-            stop = min(other.stop, chunk.gridded_stop)
-            images.copy_channels(
-                f"{job.core(other)}.model",
-                slice(start - other.start, stop - other.start),
-                target,
-                start - chunk.gridded_start,
-            )
-        sync_tree(target)
+        gather_model(job, job.chunk, target)
 
 
 _imagers: dict[tuple[str, int], ChunkImager] = {}

@@ -11,9 +11,11 @@ from typing import Any
 
 from casatools import synthesisimager
 
+from ..keeping.durable import sync_tree
 from ..planning.axis import select, shifted
 from ..planning.chunks import Chunk
 from ..planning.weighting import set_bandwidth, tapers_with_bandwidth
+from ..products import images
 from ..products.casa_io import open_table
 from ..records import ImagingRecords
 from .chunk_job import ChunkJob
@@ -52,6 +54,30 @@ def open_imager(job: ChunkJob, records: ImagingRecords) -> Any:
     if not tapers:
         imager.setweighting(**records.weighting)
     return imager
+
+
+def gather_model(job: ChunkJob, channels: Chunk, target: str) -> None:
+    """Bring the models of a chunk and of its neighbours into one that is gridded.
+
+    Parameters
+    ----------
+    job : ChunkJob
+    channels : Chunk
+        Channels of the target, core and guard channels: all of the chunk, or some.
+    target : str
+        Model image of these channels; it exists.
+    """
+    for other in (job.chunk, *job.neighbours):
+        start = max(other.start, channels.gridded_start)
+        stop = min(other.stop, channels.gridded_stop)
+        if start < stop:
+            images.copy_channels(
+                f"{job.core(other)}.model",
+                slice(start - other.start, stop - other.start),
+                target,
+                start - channels.gridded_start,
+            )
+    sync_tree(target)
 
 
 def grid_residual(imager: Any, records: ImagingRecords, *, lastcycle: bool) -> None:

@@ -22,12 +22,12 @@ import os
 import shutil
 from typing import Any
 
-from ..keeping.durable import sync_tree, write_json
+from ..keeping.durable import write_json
 from ..planning.axis import shifted
 from ..planning.chunks import Chunk
 from ..products import images
 from .chunk_job import IMAGER_PRODUCTS, ChunkJob
-from .gridding import grid_residual, gridding_records, open_imager, refuse_cut
+from .gridding import gather_model, grid_residual, gridding_records, open_imager, refuse_cut
 from .history import Components, components, write_model
 
 _RANGE = "window.json"
@@ -139,6 +139,9 @@ class Window:
 
     def _wanted(self, threshold: float) -> tuple[int, int] | None:
         """First core channel, and that after the last, of those that a model reaches."""
+        if self.channels is not None and self.channels.channels == self._job.chunk.channels:
+            # It cannot grow: the models need not be looked through.
+            return self.channels.start, self.channels.stop
         with_model = self._channels_with_model()
         reached = self._reached(with_model)
         if self.channels is not None:
@@ -228,20 +231,9 @@ class Window:
     def _gather_model(self) -> None:
         """Bring the models of core and guard channels into the window's."""
         assert self.channels is not None
-        job, window = self._job, self.channels
         if not os.path.isdir(self._model):
             self._empty_model()
-        for other in (job.chunk, *job.neighbours):
-            start = max(other.start, window.gridded_start)
-            stop = min(other.stop, window.gridded_stop)
-            if start < stop:
-                images.copy_channels(
-                    f"{job.core(other)}.model",
-                    slice(start - other.start, stop - other.start),
-                    self._model,
-                    start - window.gridded_start,
-                )
-        sync_tree(self._model)
+        gather_model(self._job, self.channels, self._model)
 
     def _grid(self, *, lastcycle: bool, reselects: bool) -> None:
         if self._imager is None:
