@@ -24,6 +24,7 @@ from distributed import Client, KilledWorker, LocalCluster, get_worker
 import ptclean
 from ptclean import errors, logs
 from ptclean.workers import worker
+from ptclean.workers.borrowed import addresses_of
 from ptclean.workers.cluster import DaskClusterManager, default_nworkers
 
 PACKAGE_FOLDER = str(Path(next(iter(ptclean.__path__))).parent)
@@ -446,6 +447,16 @@ def test_budget_that_comes_too_late_is_reported(users_client, tmp_path, casalog)
 )
 def test_slow_settings_of_other_peoples_workers(environ, number):
     assert len(worker._slow_settings(environ)) == number
+
+
+def test_workers_are_listed_while_the_client_renews_what_it_knows():
+    """Each time, it forgets what `scheduler_info` has fetched."""
+    often = {"distributed.client.scheduler-info-interval": "1ms"}
+    with (
+        dask.config.set(often),
+        Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client,
+    ):
+        assert {tuple(addresses_of(client)) for _ in range(500)} == {("0", "1")}
 
 
 def test_scheduler_address(users_cluster, monkeypatch, tmp_path):

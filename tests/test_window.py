@@ -19,11 +19,14 @@ from casatasks import flagdata
 
 from killing import killed_workers
 from ptclean import plan, ptclean
-from ptclean.imaging.chunk_imager import ChunkImager
+from ptclean.imaging.chunk_imager import ChunkImager, forget, step
 from ptclean.imaging.chunk_job import ChunkJob
 from ptclean.imaging.window import Window
 from ptclean.planning.chunks import Chunk, neighbours
 from ptclean.records import Record
+from ptclean.workers.borrowed import addresses_of
+from ptclean.workers.cluster import DaskClusterManager
+from ptclean.workers.worker import run
 from same_images import COMMON, assert_same_as_tclean, assert_same_images, pixels
 from simulated import simulate
 
@@ -239,3 +242,25 @@ def test_another_worker_takes_it_up(next_step: str, both: Both) -> None:
     if next_step != "finish":
         both.major(0.02)
     both.assert_same_residuals()
+
+
+def test_worker_that_is_alive_holds_up_nobody(
+    lines_ms: str, job: ChunkJob, cluster: DaskClusterManager
+) -> None:
+    """Tools have locks on the images of a chunk of one channel for as long as they live."""
+    single = replace(job, chunk=job.guards.around(12, 13, NCHAN, 0), neighbours=())
+    first, second = sorted(addresses_of(cluster.client).values())
+
+    def on(worker: str, steps: int, name: str, **arguments: Any) -> Any:
+        future = cluster.client.submit(run, step, single, steps, name, arguments, workers=[worker])
+        return future.result(timeout=25).value
+
+    on(first, 0, "begin", lastcycle=False)
+    for steps, threshold in ((1, 0.1), (3, 0.07)):
+        on(first, steps, "minor", controls=controls(threshold))
+        on(first, steps + 1, "major", lastcycle=False, threshold=0.02)
+    try:
+        record = on(second, 5, "minor", controls=controls(0.05))
+    finally:
+        cluster.client.run(forget, single.run)
+    assert record["iterdone"] > 0

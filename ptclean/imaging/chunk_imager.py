@@ -38,6 +38,7 @@ from ..keeping.durable import sync_tree, write_bytes, write_json
 from ..keeping.workdir import make_folder
 from ..planning.axis import selected_imager, shifted
 from ..products import beams, images
+from ..products.casa_io import take_over_locks
 from ..records import ImagingRecords, Record
 from .automask import MaskingImages
 from .chunk_job import IMAGER_PRODUCTS, Begun, ChunkJob
@@ -495,13 +496,16 @@ class ChunkImager:
     def _clear(self, *keep: str) -> None:
         """Remove all that a former process has left, but for some names.
 
-        CASA would go on from its images, and take over its tables of weights.
+        CASA would go on from its images, and take over its tables of weights. Where that process
+        lives, its tools have locks on what stays.
         """
         folder = self.job.folder()
         make_folder(folder)
         for name in os.listdir(folder):
-            if name not in keep and name != os.path.basename(self._psf_begun):
-                path = os.path.join(folder, name)
+            path = os.path.join(folder, name)
+            if name in keep:
+                take_over_locks(path)
+            elif name != os.path.basename(self._psf_begun):
                 if os.path.isdir(path):
                     shutil.rmtree(path)
                 else:

@@ -24,6 +24,7 @@ from distributed import Client, Worker
 
 from .. import logs
 from ..errors import UnfitWorkersError
+from .borrowed import addresses_of
 from .worker import free_memory
 
 _GIB = 2**30
@@ -282,11 +283,11 @@ class Admission:
         UnfitWorkersError
             If one of them is not fit.
         """
-        workers = self._client.scheduler_info(n_workers=-1)["workers"]
-        self._examine({str(worker["name"]): address for address, worker in workers.items()})
+        workers = addresses_of(self._client)
+        self._examine(workers)
         unfit = {
-            str(worker["name"]): self._faults[address]
-            for address, worker in workers.items()
+            name: self._faults[address]
+            for name, address in workers.items()
             if self._faults.get(address)
         }
         if unfit:

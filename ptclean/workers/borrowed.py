@@ -86,6 +86,16 @@ def reports_of(client: Client) -> list[WorkerReport]:
     return [each for each in found if isinstance(each, WorkerReport)]
 
 
+def addresses_of(client: Client) -> dict[str, str]:
+    """Return the addresses, by name, of all workers that there are.
+
+    Not by `distributed.Client.scheduler_info`: what that has fetched, the client replaces every two
+    seconds by an answer that names no workers, now and then before it is returned.
+    """
+    info = client.sync(client.scheduler.identity, n_workers=-1)
+    return {str(worker["name"]): address for address, worker in info["workers"].items()}
+
+
 def unregister_later(client: Client, plugin: str) -> None:
     """Take our plugin from the user's cluster, without waiting for workers that are busy."""
 

@@ -28,6 +28,7 @@ from ..config import setting
 from ..errors import ChunkError, TaskError
 from ..records import Record
 from ..reporting.events import Listener, Task, task_of
+from .borrowed import addresses_of
 from .cluster import autopsy
 from .deaths import Death
 from .losses import Losses
@@ -295,8 +296,7 @@ class CubeSplitter:
 
     def _workers(self) -> dict[str, str]:
         """Addresses, by name, of the workers that may be used."""
-        info = self._client.scheduler_info(n_workers=-1)["workers"]
-        workers = {str(worker["name"]): address for address, worker in info.items()}
+        workers = addresses_of(self._client)
         return self._admit(workers) if self._admit else workers
 
     def _renew_slots(self) -> None:
