@@ -20,11 +20,11 @@ import numpy as np
 from casatools import image, regionmanager
 
 from ..records import Record
-from . import beams
+from . import beams, tiles
 from .casa_io import open_image, open_table
 
 #: Most bytes of pixels held while an image is copied.
-SLAB_BYTES = 2**28
+SLAB_BYTES = 2**26
 
 #: Extension of the image of the weights' density, where one holds for all channels. It has the
 #: coordinates of the first channel, and pixels of the (u, v) plane.
@@ -197,13 +197,11 @@ def assemble(
         shutil.copytree(earlier, target)
     with open_image(target) as out:
         _prepare_mask(out, masked=any("Image_defaultmask" in words for words in keywords))
-        first = 0
-        for part, part_shape, words in zip(parts, shapes, keywords, strict=True):
-            with open_image(part) as im:
-                masked = "Image_defaultmask" in words
-                for start, stop in _slabs(part_shape, slice(0, part_shape[3])):
-                    _put(out, im, start, stop, first, masked=masked)
-            first += part_shape[3]
+    new = _Arrays(target)
+    first = 0
+    for part, part_shape in zip(parts, shapes, strict=True):
+        _put(_Arrays(part), new, part_shape, first)
+        first += part_shape[3]
     kept = image_info(earlier) if earlier else keywords[0]["imageinfo"]
     imageinfo = {k: v for k, v in kept.items() if k not in beams.KEYS}
     imageinfo |= beams.join(
@@ -230,14 +228,46 @@ def _prepare_mask(im: Any, *, masked: bool) -> None:
         im.maskhandler("set", [""])
 
 
-def _put(out: Any, im: Any, start: int, stop: int, first: int, *, masked: bool) -> None:
-    blc = [0, 0, 0, first + start]
-    out.putchunk(_chunk(im, start, stop), blc=blc)
-    if masked:
-        mask = _chunk(im, start, stop, getmask=True)
-        if not mask.all():
-            region = regionmanager().box(blc, [n - 1 for n in out.shape()[:3]] + [first + stop - 1])
-            out.putregion(pixelmask=mask, usemask=False, region=region)
+class _Arrays:
+    """Files of an image's pixels and of its default mask, as far as they are known."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        mask = _keywords(path).get("Image_defaultmask", "")
+        self.is_masked = bool(mask)
+        self.pixels = tiles.tiles(path, tiles.PIXELS)
+        self.mask = tiles.tiles(os.path.join(path, mask), tiles.MASK) if mask else None
+
+
+def _put(part: _Arrays, whole: _Arrays, shape: Sequence[int], first: int) -> None:
+    """Copy pixels and mask of an image to the channels from `first` on of another."""
+    slabs = [(start, stop, first + start) for start, stop in _slabs(shape, slice(0, shape[3]))]
+    for source, target, put_with_casa in (
+        (part.pixels, whole.pixels, _put_pixels),
+        (part.mask, whole.mask, _put_mask),
+    ):
+        if put_with_casa is _put_mask and not part.is_masked:
+            continue
+        if source and target and tiles.are_alike(source, target):
+            for start, stop, place in slabs:
+                tiles.copy_channels(source, start, stop, target, place)
+            continue
+        with open_image(part.path) as im, open_image(whole.path) as out:
+            for start, stop, place in slabs:
+                put_with_casa(im, out, start, stop, place)
+
+
+def _put_pixels(im: Any, out: Any, start: int, stop: int, first: int) -> None:
+    out.putchunk(_chunk(im, start, stop), blc=[0, 0, 0, first])
+
+
+def _put_mask(im: Any, out: Any, start: int, stop: int, first: int) -> None:
+    mask = _chunk(im, start, stop, getmask=True)
+    if not mask.all():
+        region = regionmanager().box(
+            [0, 0, 0, first], [n - 1 for n in out.shape()[:3]] + [first + stop - start - 1]
+        )
+        out.putregion(pixelmask=mask, usemask=False, region=region)
 
 
 def image_info(path: str) -> Record:
