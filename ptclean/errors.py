@@ -298,6 +298,31 @@ class DiskError(PtcleanError):
         return text
 
 
+class DataGoneError(PtcleanError):
+    """Measurement sets could no longer be read while they were being imaged.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Files that are not there, or cannot be read.
+    reason : str
+        What the system says of the first.
+    """
+
+    def __init__(self, paths: Sequence[str], reason: str) -> None:
+        super().__init__(paths, reason)
+        self.paths = paths
+        self.reason = reason
+
+    def __str__(self) -> str:
+        more = f" and {len(self.paths) - 1} more files" if len(self.paths) > 1 else ""
+        return (
+            f"vis: the data can no longer be read ({self.paths[0]}{more}: {self.reason}); images "
+            "of that name are as they were before.\nNext: bring them back as they were, and call "
+            "again."
+        )
+
+
 class DataChangedError(PtcleanError):
     """Measurement sets were changed while they were being imaged.
 

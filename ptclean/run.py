@@ -33,7 +33,7 @@ from .imaging.savemodel import (
     products_of,
     save,
 )
-from .keeping.disk import failures_explained, require_space, require_writable
+from .keeping.disk import failures_explained, has_links, has_locks, require_space, require_writable
 from .keeping.fingerprint import unchanged_data
 from .keeping.interruption import orderly_end
 from .keeping.journal import Journal
@@ -108,6 +108,9 @@ def run(parameters: dict[str, Any]) -> Record | None:
     # tclean is called with the paths that the user gave, the engine with absolute ones.
     tclean = {k: v for k, v in parameters.items() if k not in OWN_PARAMETERS}
     made = _planned(parameters)
+    reason = None if made.serial else _reason_in_file_system(made)
+    if reason:
+        made = Plan(made.imagename, serial=reason, parameters=made.parameters)
     for line in str(made).splitlines():
         logs.post(line, "WARN" if line.startswith("warning") else "INFO")
     history = history_lines("ptclean", parameters)
@@ -140,6 +143,22 @@ def _planned(parameters: dict[str, Any]) -> Plan:
         return leftover.plan(parameters, _machine(parameters))
     with one_imager:
         return _make_plan(parameters)
+
+
+def _reason_in_file_system(made: Plan) -> str | None:
+    """Find out what a plan, which writes nothing, cannot know: are there locks, and links."""
+    folder = os.path.dirname(made.imagename)
+    if not has_locks(folder):
+        return (
+            "several processes write images, which CASA locks, and the file system of "
+            f"{folder} has no locks"
+        )
+    if made.standins and not made.resumes and not has_links(folder):
+        return (
+            "mosaics in chunks are imaged through links to the data, and the file system of "
+            f"{folder} has no links"
+        )
+    return None
 
 
 def _make_plan(parameters: dict[str, Any]) -> Plan:

@@ -25,7 +25,8 @@ DRIVER = """
 import json, os, signal, sys
 import psutil
 from ptclean import ptclean
-from ptclean.imaging import assembly, imager
+from ptclean.imaging import assembly
+from ptclean.keeping import resumption
 from ptclean.keeping.encoding import encode
 from ptclean.keeping.journal import Journal
 
@@ -53,7 +54,7 @@ if where == "install":
 elif where == "installed":
     dies_in(Journal, "put", lambda journal, fact, value: fact == "installed")
 elif where == "take over":
-    dies_in(imager, "remove_former", lambda *args: True)
+    dies_in(resumption, "remove_former", lambda *args: True)
 elif where:
     dies_in(Journal, "add", lambda journal, step, value: step.name == where)
 returned = ptclean(**arguments)

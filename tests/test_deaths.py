@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,6 +108,62 @@ def test_the_error_names_what_is_known(limited: DaskClusterManager, tmp_path: Pa
     assert any(str(path) in text for path in limited.worker_logs.values())
     assert "nworkers" in text
     assert "memory_limit" in text
+
+
+IN_GROUP = """
+import os, sys
+from pathlib import Path
+group, at_work = sys.argv[1:]
+Path(group, "cgroup.procs").write_text(str(os.getpid()))
+import dask
+from ptclean import DaskClusterManager
+from ptclean.workers.splitter import Step
+from test_deaths import Job, greedy, splitter
+
+steps = [Step(Job(at_work, index), "now and then") for index in range(3)]
+with dask.config.set({"ptclean.allowed-failures": 0}), DaskClusterManager(2) as cluster:
+    print(dict(sorted(splitter(cluster, greedy).run(steps).items())))
+"""
+
+
+def test_the_kernels_kills_are_known(tmp_path: Path) -> None:
+    """The same in a control group that is too small for two workers, which have no limit."""
+    top = Path("/sys/fs/cgroup/memory")
+    if not os.access(top / "memory.limit_in_bytes", os.W_OK):
+        pytest.skip("control groups (of the first version) cannot be made here")
+    at_work = tmp_path / "at work"
+    at_work.mkdir()
+    group = top / f"ptclean-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(2 * GIB))
+        done = subprocess.run(
+            [sys.executable, "-c", IN_GROUP, str(group), str(at_work)],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        control = (group / "memory.oom_control").read_text()
+    finally:
+        wait_until_left(group)
+        group.rmdir()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "{0: 0, 1: 1, 2: 2}"
+    assert int(control.split("oom_kill ")[1]) > 0, "the kernel did not kill"
+    said = "".join(path.read_text() for path in tmp_path.glob("casa-*.log"))
+    assert "Memory is short, as it seems: from now on no more than 1 tasks run at once" in said
+
+
+def wait_until_left(group: Path) -> None:
+    """Wait until no process is in a control group, killing those that stay."""
+    deadline = time.monotonic() + 20
+    while pids := (group / "cgroup.procs").read_text().split():
+        if time.monotonic() > deadline:
+            for pid in pids:
+                os.kill(int(pid), signal.SIGKILL)
+        time.sleep(0.1)
 
 
 def test_a_crash_is_not_taken_for_want_of_memory(

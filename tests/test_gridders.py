@@ -7,6 +7,7 @@ Planning (at which frequencies CASA makes primary beams) is tested without CASA,
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -233,6 +234,23 @@ def test_mosaic_in_other_calls(
 ) -> None:
     arguments = MOSAIC | CASES[case]
     assert_same_as_tclean(broad_ms, tmp_path, chanchunks=3, **arguments)
+
+
+def test_mosaic_without_links_is_tcleans(
+    broad_ms: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Callable[[], str]
+) -> None:
+    def refuse(*args: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    ptclean(
+        broad_ms,
+        imagename=str(tmp_path / "cube"),
+        nworkers=2,
+        **MOSAIC | {"niter": 0, "pbcor": False, "restoration": False},
+    )
+    assert "ptclean runs tclean serially: mosaics in chunks are imaged through links" in log()
+    assert (tmp_path / "cube.residual").is_dir()
 
 
 W_PROJECTION: dict[str, Any] = {

@@ -276,6 +276,23 @@ def test_finished_chunks_stay_where_they_are(tmp_path: Path) -> None:
     assert left(second) == []
 
 
+def test_finished_chunks_are_copied_where_there_are_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    former, now = (tmp_path / f"attempt-{name}" / "chunk-00000" for name in "ab")
+    chunk_folder(former, "core.image")
+    # By a worker that died of it.
+    chunk_folder(now, "core.psf")
+    taken(former, now, finished=True)
+    remove_former(str(tmp_path), now.parent.name)
+    assert left(now) == ["core.image"]
+    assert left(former.parent) == []
+
+
 def failure(error: str) -> ChunkError:
     cause = TaskError("step", "RuntimeError", error, "worker-1", 17, "", [], "")
     failed = ChunkError("chunk 1 (channels 3~5)", "minor", str(cause), "see that log")

@@ -18,10 +18,12 @@ from typing import Any
 import dask
 import pytest
 from casatasks import tclean
+from distributed import Client, LocalCluster
 
 from killing import Driver, wait_until_gone, worker_processes
 from ptclean import plan, ptclean
 from ptclean.errors import ImageInUseError, LeftoverError
+from ptclean.imaging import chunk_imager
 from ptclean.keeping.journal import Journal
 from same_images import assert_same_images, assert_same_return
 from simulated import simulate
@@ -101,6 +103,31 @@ def test_killed_driver_changes_nothing(
     assert_finished(reference, tmp_path / "cube", found)
     minors = reference[1]["nmajordone"] - 1
     assert (before + made).count("minor") == 3 * minors, "a cycle was made twice"
+
+
+@pytest.mark.parametrize("where", ["minor", "finish"])
+def test_killed_driver_whose_workers_stay(
+    where: str, line_ms: str, reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of a cluster of the user's go on with what they are at, and hold locks on it."""
+    call = {"vis": line_ms, "imagename": str(tmp_path / "cube"), **CUBE, **OWN, "chanchunks": 1}
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=0
+    ) as cluster:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
+        with Driver(tmp_path / "driver", where, 9 if where == "minor" else 2, **call) as driver:
+            status, errors = driver.wait()
+        assert status == -signal.SIGKILL, errors
+        assert not driver.workers
+        found = ptclean(**call)
+        with Client(cluster, set_as_default=False) as client:
+            assert set(client.run(chunks_at_hand).values()) == {0}
+    assert_finished(reference, tmp_path / "cube", found)
+
+
+def chunks_at_hand() -> int:
+    """Chunks whose tools are open in a worker."""
+    return len(chunk_imager._imagers)
 
 
 def test_driver_killed_time_and_again_with_automasking(line_ms: str, tmp_path: Path) -> None:

@@ -784,6 +784,7 @@ def step(job: ChunkJob, steps: int, name: str, arguments: Record) -> Any:
     key = (job.run, job.chunk.index)
     imager = _imagers.get(key)
     if imager is None or imager.steps != steps:
+        _forget_gone()
         forget(*key)
         imager = ChunkImager(job)
         if steps:
@@ -798,6 +799,12 @@ def step(job: ChunkJob, steps: int, name: str, arguments: Record) -> Any:
     if name == "finish":
         forget(*key)
     return result
+
+
+def _forget_gone() -> None:
+    """Close what this worker holds of runs whose driver has died, and that others went on with."""
+    for key in [key for key, each in _imagers.items() if not os.path.isdir(each.job.folder())]:
+        _imagers.pop(key).close()
 
 
 def forget(run: str, index: int | None = None) -> None:

@@ -25,7 +25,7 @@ from distributed import Client
 
 from .. import logs
 from ..keeping.journal import Journal
-from ..keeping.resumption import TakingOver, remove_former, take_over
+from ..keeping.resumption import take_over_chunks
 from ..planning.axis import selected_imager
 from ..planning.chunks import neighbours
 from ..planning.continuing import Beginning, startmodel_path
@@ -54,6 +54,7 @@ from .control import (
     with_noise_of,
 )
 from .savemodel import ModelsToSave
+from .steps_here import Steps, StepsHere
 
 
 class ParallelCubeImager:
@@ -63,8 +64,9 @@ class ParallelCubeImager:
     ----------
     plan : Plan
         A plan that is not serial.
-    client : distributed.Client
-        Its workers are prepared (:class:`ptclean.workers.cluster.DaskClusterManager`).
+    client : distributed.Client or None
+        Its workers are prepared (:class:`ptclean.workers.cluster.DaskClusterManager`). None: all
+        is done in this process.
     directory : str
         Work directory, absolute, seen by all workers under this path; the clean mask has been
         resolved in it (:func:`ptclean.planning.cleanmask.resolve`). What an earlier imager of the
@@ -87,7 +89,7 @@ class ParallelCubeImager:
     def __init__(
         self,
         plan: Plan,
-        client: Client,
+        client: Client | None,
         directory: str,
         admit: Admit | None = None,
         listener: Listener | None = None,
@@ -106,15 +108,19 @@ class ParallelCubeImager:
         self._journal = Journal(directory)
         listeners = _WithoutWarningsOfChunks if self._automasks else Listeners
         self._listener = listeners(listener or Story())
-        self._splitter = CubeSplitter(
-            client,
-            plan.nworkers,
-            self._listener,
-            keep=self._journal.add,
-            step=chunk_imager.step,
-            forget=chunk_imager.forget,
-            admit=admit,
-        )
+        self._splitter: Steps
+        if client is None:
+            self._splitter = StepsHere(self._journal.add)
+        else:
+            self._splitter = CubeSplitter(
+                client,
+                plan.nworkers,
+                self._listener,
+                keep=self._journal.add,
+                step=chunk_imager.step,
+                forget=chunk_imager.forget,
+                admit=admit,
+            )
         self.skipped = 0
         self._cycle = 0
         self._gridded: tuple[int, ...] = ()
@@ -180,6 +186,25 @@ class ParallelCubeImager:
         if self._journal.knows("assembled"):
             self.models.go_on(self._journal.fact("models to save"))
             return self._journal.fact("summary"), self._journal.fact("assembled")
+        summary = self.make_chunks()
+        made = assemblies(self.jobs, history)
+        tasks = tuple(Task("assemble", index, 1) for index in range(len(made)))
+        phase = Phase("assembling", tasks, len(made), unit="products")
+        with told(self._listener, phase):
+            self._splitter.map(assemble, made.values(), tasks)
+        self._journal.put("summary", summary)
+        self._journal.put("models to save", self.models.state())
+        self._journal.put("assembled", made)
+        return summary, made
+
+    def make_chunks(self) -> Record | None:
+        """Make the images of all chunks.
+
+        Returns
+        -------
+        dict or None
+            As `run`'s summary.
+        """
         if self._journal.steps:
             self._take_over()
         else:
@@ -200,40 +225,20 @@ class ParallelCubeImager:
             self._splitter.forget(self.jobs[0], wait=False)
             raise
         self._splitter.forget(self.jobs[0], wait=True)
-        made = assemblies(self.jobs, history)
-        tasks = tuple(Task("assemble", index, 1) for index in range(len(made)))
-        phase = Phase("assembling", tasks, len(made), unit="products")
-        with told(self._listener, phase):
-            self._splitter.map(assemble, made.values(), tasks)
-        self._journal.put("summary", summary)
-        self._journal.put("models to save", self.models.state())
-        self._journal.put("assembled", made)
-        return summary, made
+        return summary
 
     def _take_over(self) -> None:
         """Take over what an earlier driver has left of the chunks."""
-        journal, attempt = self._journal, self.jobs[0].directory
-        logs.post(f"What an earlier call has done is gone on with, from {journal.place()}")
-        former = os.path.join(self._directory, journal.fact("attempt"))
         wanted = ["common beam"] * self._finishes + ["beams of blocks"] * self._automasks
-        keeps_psf = not all(map(journal.knows, wanted))
-        chunks = []
-        for job in self.jobs:
-            names = journal.steps_of(job.index)
-            if names:
-                folder = job.folder()
-                chunks.append(
-                    TakingOver(
-                        former=os.path.join(former, os.path.basename(folder)),
-                        now=folder,
-                        steps=len(names),
-                        finished=names[-1] == "finish",
-                        keeps_psf=keeps_psf,
-                    )
-                )
-        self._splitter.map(take_over, chunks)
-        journal.put("attempt", os.path.basename(attempt))
-        remove_former(self._directory, os.path.basename(attempt))
+        take_over_chunks(
+            self.jobs,
+            self._journal,
+            self._directory,
+            self.jobs[0].directory,
+            self._splitter.map,
+            "finish",
+            keeps_psf=not all(map(self._journal.knows, wanted)),
+        )
 
     @property
     def _finishes(self) -> bool:

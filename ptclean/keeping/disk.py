@@ -22,6 +22,11 @@ from collections.abc import Iterator
 
 from ..errors import DiskError
 
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None  # type: ignore[assignment]
+
 #: Bytes without which a step is not begun, and with fewer than which it is not believed to have
 #: written all.
 LEAST = 2**18
@@ -107,6 +112,40 @@ def _left(folder: str) -> str:
     except OSError:
         return ""
     return f" ({usage.free / 2**20:.0f} MiB of {usage.total / 2**20:.0f} MiB are free)"
+
+
+def has_locks(folder: str) -> bool:
+    """Tell whether files can be locked where a folder is, or will be.
+
+    NFS without a lock daemon and Lustre mounted without the option ``flock`` have no locks. Some of
+    CASA does without, and some ends the process: what it cannot lock it takes for used by another
+    (``PlainTable::closeObject``; measured, 6.7.0). Where no file can be made, that is another
+    matter.
+    """
+    if fcntl is None:
+        return True
+    with contextlib.suppress(OSError):
+        with tempfile.TemporaryFile(dir=existing_ancestor(folder)) as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False
+    return True
+
+
+def has_links(folder: str) -> bool:
+    """Tell whether symbolic links can be made where a folder is, or will be.
+
+    FAT and exFAT have none, nor have some shares of other systems. Where nothing at all can be
+    made, that is not for want of links.
+    """
+    with contextlib.suppress(OSError):
+        with tempfile.TemporaryDirectory(dir=existing_ancestor(folder)) as place:
+            try:
+                os.symlink(place, os.path.join(place, "link"))
+            except OSError:
+                return False
+    return True
 
 
 def require_room(folder: str) -> None:

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
-from ..errors import DataChangedError
+from ..errors import DataChangedError, DataGoneError
 
 #: Size in bytes and time of change in ns of each file, by path.
 Fingerprint: TypeAlias = dict[str, tuple[int, int]]
@@ -41,7 +41,7 @@ def fingerprint(paths: Iterable[str]) -> Fingerprint:
     for path in paths:
         for file in _files(path):
             # It may go at any time.
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 status = os.stat(file)
                 found[file] = (status.st_size, status.st_mtime_ns)
     return found
@@ -96,19 +96,35 @@ def unchanged_data(paths: Sequence[str]) -> Iterator[None]:
 
     Raises
     ------
+    DataGoneError
+        If what was done with them failed, and files of them are not there or cannot be read, the
+        others being the same.
     DataChangedError
-        If they are not, whether what was done with them failed or not.
+        If they are not the same, whether what was done with them failed or not.
     """
     before = fingerprint(paths)
     try:
         yield
     except Exception as error:
-        _refuse_changes(before, paths, error)
+        changed = differences(before, fingerprint(paths))
+        gone = _unreadable(before)
+        if gone and gone.keys() >= set(changed):
+            raise DataGoneError(sorted(gone), gone[min(gone)]) from error
+        if changed:
+            raise DataChangedError(changed) from error
         raise
-    _refuse_changes(before, paths, None)
-
-
-def _refuse_changes(before: Fingerprint, paths: Sequence[str], error: Exception | None) -> None:
     changed = differences(before, fingerprint(paths))
     if changed:
-        raise DataChangedError(changed) from error
+        raise DataChangedError(changed)
+
+
+def _unreadable(files: Iterable[str]) -> dict[str, str]:
+    """Read the beginning of files; returns what the system says of those where that fails."""
+    said = {}
+    for path in files:
+        try:
+            with open(path, "rb") as file:
+                file.read(1)
+        except OSError as error:
+            said[path] = error.strerror or str(error)
+    return said

@@ -19,7 +19,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from .. import logs
 from ..call.own_parameters import OWN_PARAMETERS
@@ -222,13 +224,76 @@ class TakingOver:
     keeps_psf: bool
 
 
+class _Job(Protocol):
+    @property
+    def index(self) -> int: ...
+
+    def folder(self) -> str: ...
+
+
+def take_over_chunks(
+    jobs: Sequence[_Job],
+    journal: Journal,
+    directory: str,
+    attempt: str,
+    on_workers: Callable[[Callable[[TakingOver], None], Sequence[TakingOver]], Any],
+    last_step: str,
+    *,
+    keeps_psf: bool = False,
+) -> None:
+    """Take over what an earlier driver has left of the chunks, and remove the rest.
+
+    Parameters
+    ----------
+    jobs : sequence
+        With `index` and `folder`, the latter in the new attempt.
+    journal : Journal
+    directory : str
+        Work directory of the run.
+    attempt : str
+        Directory of this attempt, in it.
+    on_workers : callable
+        Calls a function with each of some arguments.
+    last_step : str
+        Name of the step after which a chunk is finished.
+    keeps_psf : bool
+        See `TakingOver`.
+    """
+    logs.post(f"What an earlier call has done is gone on with, from {journal.place()}")
+    former = os.path.join(directory, journal.fact("attempt"))
+    chunks = []
+    for job in jobs:
+        names = journal.steps_of(job.index)
+        if names:
+            folder = job.folder()
+            chunks.append(
+                TakingOver(
+                    former=os.path.join(former, os.path.basename(folder)),
+                    now=folder,
+                    steps=len(names),
+                    finished=names[-1] == last_step,
+                    keeps_psf=keeps_psf,
+                )
+            )
+    on_workers(take_over, chunks)
+    journal.put("attempt", os.path.basename(attempt))
+    remove_former(directory, os.path.basename(attempt))
+
+
 def take_over(chunk: TakingOver) -> None:
     """Take over one chunk; what workers execute."""
     former, now = os.path.realpath(chunk.former), chunk.now
     if chunk.finished:
         # Nobody has it open any more.
-        if not os.path.islink(now):
+        if os.path.islink(now):
+            return
+        # Of a worker that died of copying it.
+        shutil.rmtree(now, ignore_errors=True)
+        try:
             os.symlink(former, now)
+        except OSError:
+            # A file system without links.
+            shutil.copytree(former, now)
         return
     if os.path.isdir(now):
         # A worker has died of it.

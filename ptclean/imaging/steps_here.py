@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run the steps of a chunk in this process, one after the other, with no Dask at all.
+
+What the engine asks of :class:`ptclean.workers.splitter.CubeSplitter` where it images many chunks,
+for a worker that images one from beginning to end (:mod:`ptclean.imaging.independent`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from ..reporting.events import Task
+from ..workers.splitter import Job, Step
+from . import chunk_imager
+from .chunk_job import ChunkJob
+
+
+class Steps(Protocol):
+    """Runs steps of chunks, here or elsewhere."""
+
+    def run(self, steps: Iterable[Step]) -> dict[int, Any]:
+        """Run steps of different chunks; what they returned, by the chunk's index."""
+
+    def skip(self, step: Step) -> None:
+        """Count a step as complete that has been made before."""
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        arguments: Iterable[Any],
+        tasks: Sequence[Task] | None = None,
+    ) -> Any:
+        """Call a function with each argument."""
+
+    def forget(self, job: Job, *, wait: bool) -> None:
+        """Let go of CASA's tools."""
+
+
+class StepsHere:
+    """Runs steps of chunks in this process.
+
+    Parameters
+    ----------
+    keep : callable
+        Called with each step and what it returned.
+    """
+
+    def __init__(self, keep: Callable[[Step, Any], None]) -> None:
+        self._keep = keep
+        self._done: dict[int, int] = {}
+
+    def run(self, steps: Iterable[Step]) -> dict[int, Any]:
+        """Run steps of different chunks.
+
+        Parameters
+        ----------
+        steps : iterable of Step
+
+        Returns
+        -------
+        dict
+            What each step returned, by the chunk's index.
+        """
+        results = {}
+        for step in steps:
+            index = step.job.index
+            done = self._done.get(index, 0)
+            assert isinstance(step.job, ChunkJob)
+            results[index] = chunk_imager.step(step.job, done, step.name, step.arguments)
+            self._done[index] = done + 1
+            self._keep(step, results[index])
+        return results
+
+    def skip(self, step: Step) -> None:
+        """Count a step as complete that has been made before."""
+        self._done[step.job.index] = self._done.get(step.job.index, 0) + 1
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        arguments: Iterable[Any],
+        tasks: Sequence[Task] | None = None,
+    ) -> list[Any]:
+        """Call a function with each argument; `tasks` are of no interest here."""
+        return [function(argument) for argument in arguments]
+
+    def forget(self, job: Job, *, wait: bool) -> None:
+        """Close CASA's tools of a run; `wait` is of no interest here."""
+        chunk_imager.forget(job.run)
