@@ -70,6 +70,7 @@ _KINDS = {
     "local-directory": Kind("the name of a folder, or null", _is_folder),
     "allowed-failures": Kind("a number of times, such as 2", _is_count),
     "small-cube-seconds": Kind("a number of seconds, such as 10", _is_number),
+    "iteration-control": Kind("cube or chunk", lambda value: value in ("cube", "chunk")),
     # YAML takes a bare off for false.
     "progress": Kind(
         "auto, bar, lines or off", lambda value: value in ("auto", "bar", "lines", "off", False)

@@ -24,6 +24,7 @@ from .config import check_settings, setting
 from .imaging.assembly import history_lines, install, install_images
 from .imaging.continuum import ContinuumImager
 from .imaging.imager import ParallelCubeImager
+from .imaging.independent import IndependentChunks
 from .imaging.savemodel import (
     MODEL,
     NONE,
@@ -204,7 +205,9 @@ def _run_parallel(
         ) as cluster:
             recorder.used_workers(cluster.worker_logs)
             admit = _admission(cluster, made, directory)
-            imager = ParallelCubeImager(made, cluster.client, directory, admit, listener)
+            engine: type[IndependentChunks | ParallelCubeImager]
+            engine = IndependentChunks if made.independent else ParallelCubeImager
+            imager = engine(made, cluster.client, directory, admit, listener)
             with unchanged_data(_data(made)):
                 summary, assembled = imager.run(history)
             install(assembled, made.imagename)

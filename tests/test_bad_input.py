@@ -424,6 +424,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "small-cube-seconds": ("few", "is a number of seconds, such as 10"),
     "continuum-parts": (0, "is a number of parts, such as 8, or null"),
     "last-digits-in-chunks": ("maybe", "is true or false"),
+    "iteration-control": ("channel", "is cube or chunk"),
     "log-directory": (5, "is the name of a folder, or null"),
     "local-directory": ("", "is the name of a folder, or null"),
     "last-digit-in-chunks": (True, "is unknown; did you mean ptclean.last-digits-in-chunks?"),

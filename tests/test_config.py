@@ -38,6 +38,8 @@ WRONG = [
     ("continuum-parts", "4"),
     ("last-digits-in-chunks", "yes"),
     ("last-digits-in-chunks", 1),
+    ("iteration-control", "chunks"),
+    ("iteration-control", None),
 ]
 RIGHT = [
     ("log-directory", "/scratch/logs"),
@@ -47,6 +49,7 @@ RIGHT = [
     ("small-cube-seconds", 0.5),
     ("continuum-parts", 1),
     ("last-digits-in-chunks", True),
+    ("iteration-control", "chunk"),
 ]
 
 

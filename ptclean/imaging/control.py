@@ -27,10 +27,10 @@ _one_control = threading.Lock()
 #: Rows of ``summaryminor``: iterations, channel, and with ``fullsummary`` iterations before
 #: (``SynthesisDeconvolver::mergeReturnRecord``, ``SummaryMinor.rowDescriptionsOldOrder``).
 #: Its columns are planes: within each channel, the Stokes planes that are deconvolved one by one.
-_ITERATIONS_ROW = 0
+ITERATIONS_ROW = 0
 _PEAK_ROW = 1
 _THRESHOLD_ROW = 3
-_CHANNEL_ROW = 5
+CHANNEL_ROW = 5
 _STOKES_ROW = 6
 _ITERATIONS_BEFORE_ROW = 8
 
@@ -99,7 +99,7 @@ def changed_channels(record: Record, channels: int) -> set[int]:
         all iterations.
     """
     total = int(record["iterdone"])
-    iterations = np.array(record["summaryminor"], dtype=float)[_ITERATIONS_ROW]
+    iterations = np.array(record["summaryminor"], dtype=float)[ITERATIONS_ROW]
     if not total:
         return set()
     if iterations.sum() != total or iterations.size % channels:
@@ -131,7 +131,7 @@ def idle_again(record: Record | None, controls: Record) -> Record | None:
     summary = np.array(record["summaryminor"], dtype=float)
     threshold = float(controls["cyclethreshold"])
     peak = max(float(abs(summary[_PEAK_ROW]).max()), float(record["peakresidual"]))
-    if len(summary) > _CHANNEL_ROW + 1 or summary.shape[1] == 1 or not peak < threshold:
+    if len(summary) > CHANNEL_ROW + 1 or summary.shape[1] == 1 or not peak < threshold:
         return None
     summary[_THRESHOLD_ROW] = threshold
     return {**record, "summaryminor": summary}
@@ -181,7 +181,7 @@ def join_execution(
     summaries = []
     for record, first in zip(records, first_channels, strict=True):
         summary = np.array(record["summaryminor"], dtype=float)
-        summary[_CHANNEL_ROW] = first + np.arange(summary.shape[1]) // planes
+        summary[CHANNEL_ROW] = first + np.arange(summary.shape[1]) // planes
         summaries.append(summary)
     joined = np.concatenate(summaries, axis=1)
     block = block or joined.shape[1] // planes
@@ -221,7 +221,7 @@ def _number_planes(summary: NDArray[np.float64], block: int, planes: int) -> Non
     plane = np.arange(columns) % planes
     for start in range(0, columns, block * planes):
         stop = min(start + block * planes, columns)
-        summary[_CHANNEL_ROW, start:stop] += plane[start:stop] * ((stop - start) // planes)
+        summary[CHANNEL_ROW, start:stop] += plane[start:stop] * ((stop - start) // planes)
 
 
 def _count_on(summary: NDArray[np.float64], block: int) -> None:
@@ -230,7 +230,7 @@ def _count_on(summary: NDArray[np.float64], block: int) -> None:
     Those of the cycles before are added by ``iterbotsink``.
     """
     for start in range(0, summary.shape[1], block):
-        done = summary[_ITERATIONS_ROW, start : start + block]
+        done = summary[ITERATIONS_ROW, start : start + block]
         summary[_ITERATIONS_BEFORE_ROW, start : start + block] = np.cumsum(done) - done
 
 

@@ -93,6 +93,9 @@ class Journal:
         chunks = {index for index, _ in self._results}
         names = [self.steps_of(index) for index in chunks]
         cycles = min((each.count("minor") for each in names), default=0)
+        alone = sum("clean" in each for each in names)
+        if alone:
+            return f"the chunks that are left, with {alone} done"
         finished = sum("finish" in each for each in names)
         if finished:
             return f"restoring, with {finished} chunks done"

@@ -89,6 +89,8 @@ class Plan:
         Bytes at which Dask kills a worker, or None.
     casa_memory : int
         MB that CASA is told it may plan with in each worker.
+    independent : bool
+        Whether each chunk is cleaned by itself (``ptclean.iteration-control``).
     mask : CleanMask or None
         What is to be made of the user's clean mask.
     warnings : tuple of str
@@ -118,6 +120,7 @@ class Plan:
     worker_memory: int = 0
     memory_limit: int | None = None
     casa_memory: int = 0
+    independent: bool = False
     mask: CleanMask | None = None
     warnings: tuple[str, ...] = ()
     existing: tuple[str, ...] = ()
@@ -278,6 +281,8 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     if reason:
         return Plan(imagename, serial=reason, parameters=tclean)
     largest = max(chunk.gridded_channels for chunk in sizing.chunks)
+    is_alone = cleans and len(sizing.chunks) > 1 and setting("iteration-control") == "chunk"
+    reason = reason_for_one_control(tclean, npol, begins=begins) if is_alone else None
     return Plan(
         imagename,
         nworkers=sizing.nworkers,
@@ -293,9 +298,11 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         worker_memory=sizing.worker_memory,
         memory_limit=machine.limit,
         casa_memory=memory.casa_budget(size, largest),
+        independent=is_alone and reason is None,
         mask=mask,
         warnings=(
             *sizing.warnings,
+            *_independence(is_alone, reason),
             *_memory_of_mask(mask, axes, machine),
             *_differences(tclean, sampling),
         ),
@@ -355,6 +362,48 @@ def _reason_in_blocks(
             f"{available / _GIB:.2f}"
         )
     return None
+
+
+def reason_for_one_control(tclean: Mapping[str, Any], npol: int, *, begins: bool) -> str | None:
+    """Say why chunks cannot be cleaned each by itself.
+
+    Parameters
+    ----------
+    tclean : mapping
+        tclean's parameters.
+    npol : int
+        Stokes planes of the cube.
+    begins : bool
+        Whether the clean begins with nothing: no earlier images, no model.
+
+    Returns
+    -------
+    str or None
+        A clause; None if they can.
+    """
+    if not begins:
+        return "the clean goes on from earlier images or a model"
+    if npol > 1:
+        return "cycles of several Stokes planes are counted over the cube"
+    if tclean["restoringbeam"] in ("common", ["common"]):
+        return "restoringbeam='common' is the cube's"
+    if tclean["weighting"] == "briggsbwtaper":
+        return "weighting='briggsbwtaper' tapers by the bandwidth of the cube"
+    if tclean["savemodel"] != "none":
+        return f"savemodel={tclean['savemodel']!r} goes by the cycles of the cube"
+    return None
+
+
+def _independence(is_alone: bool, reason: str | None) -> tuple[str, ...]:
+    if not is_alone:
+        return ()
+    if reason:
+        return (f"ptclean.iteration-control: chunk is of no effect, since {reason}",)
+    return (
+        "each chunk is cleaned by itself (ptclean.iteration-control in Dask's configuration is "
+        "'chunk'): the images are not tclean's, and depend on chanchunks; niter and nmajor hold "
+        "for each chunk",
+    )
 
 
 def reason_in_access(tclean: dict[str, Any]) -> str | None:

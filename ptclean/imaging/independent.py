@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The other engine: each chunk is cleaned by itself, as if it were a cube.
+
+For those who prefer throughput to tclean's own images (``ptclean.iteration-control: chunk``, never
+the default). A chunk is one task, from the first residual to restored images: nobody waits at the
+end of a cycle for others, and no model goes from chunk to chunk. The task is the engine of
+:mod:`ptclean.imaging.imager`, in one worker, for a cube of the chunk's core and guard channels. The
+guard channels are cleaned as well, so that the core channels at the edges see models beyond them;
+what comes out of them is then dropped.
+
+PSF, primary beam, weights and first residual are tclean's. What differs is how deep a minor cycle
+goes: tclean takes the largest residual and the highest sidelobe of the cube for it, this engine
+those of the chunk; and `niter` and `nmajor` hold for each chunk.
+
+Does not cover what is of the whole cube
+(:func:`ptclean.planning.cube_plan.reason_for_one_control`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from distributed import Client
+from numpy.typing import NDArray
+
+from .. import logs
+from ..keeping.disk import require_room
+from ..keeping.durable import sync_tree
+from ..keeping.journal import Journal
+from ..keeping.resumption import take_over_chunks
+from ..keeping.workdir import make_folder
+from ..planning.axis import shifted
+from ..planning.chunks import Chunk
+from ..planning.cleanmask import CleanMask
+from ..planning.cube_plan import Plan
+from ..products import images
+from ..records import Record
+from ..reporting.events import Listener, Phase, Task, task_of, told
+from ..reporting.story import Story
+from ..workers.splitter import Admit, CubeSplitter, Step
+from .assembly import Assembly, assemble, assemblies
+from .chunk_imager import forget
+from .chunk_job import ChunkJob
+from .control import CHANNEL_ROW, ITERATIONS_ROW
+from .imager import ParallelCubeImager
+from .savemodel import ModelsToSave
+
+#: The only step of a chunk.
+_STEP = "clean"
+
+#: tclean's stop code of a clean that came down to its threshold.
+_THRESHOLD = 2
+
+
+@dataclass(frozen=True)
+class ChunkAlone:
+    """What a worker must know of a chunk that it cleans by itself; plain data."""
+
+    job: ChunkJob
+    plan: Plan
+
+    @property
+    def run(self) -> str:
+        """Name of the run, unique among runs."""
+        return self.job.run
+
+    @property
+    def index(self) -> int:
+        """Position of the chunk among the chunks."""
+        return self.job.index
+
+    @property
+    def cost(self) -> int:
+        """Channels, which the time of the task grows with."""
+        return self.job.cost
+
+    @property
+    def label(self) -> str:
+        """Name in the keys of its tasks."""
+        return self.job.label
+
+    def folder(self) -> str:
+        """Directory of the chunk's images."""
+        return self.job.folder()
+
+    def __str__(self) -> str:
+        return str(self.job)
+
+
+class IndependentChunks:
+    """Images a cube as planned, each chunk by itself, on the workers of a Dask client.
+
+    Parameters
+    ----------
+    plan, client, directory, admit, listener
+        As for :class:`ptclean.imaging.imager.ParallelCubeImager`.
+
+    Attributes
+    ----------
+    skipped : int
+        As there; what a chunk leaves out within its task is not counted.
+    models : ModelsToSave
+        As there; none.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        client: Client,
+        directory: str,
+        admit: Admit | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        if plan.records is None or not plan.independent:
+            raise ValueError("this plan is not for chunks that are cleaned each by itself")
+        self._directory = directory
+        self._listener = listener or Story()
+        self._journal = Journal(directory)
+        self._splitter = CubeSplitter(
+            client,
+            plan.nworkers,
+            self._listener,
+            keep=self._journal.add,
+            step=step,
+            forget=forget,
+            admit=admit,
+        )
+        self.skipped = 0
+        self.models = ModelsToSave(plan.parameters)
+        attempt = tempfile.mkdtemp(prefix="attempt-", dir=directory)
+        run = uuid.uuid4().hex
+        self._chunks = [
+            ChunkAlone(
+                ChunkJob(
+                    run=run,
+                    chunk=chunk,
+                    neighbours=(),
+                    records=plan.records,
+                    coordinates=plan.coordinates,
+                    cube_channels=(plan.shape or (0, 0, 0, 0))[3],
+                    directory=attempt,
+                    cleans=True,
+                    restores=bool(plan.parameters["restoration"]),
+                    corrects=bool(plan.parameters["pbcor"]),
+                    mask=plan.mask.image(directory) if plan.mask else None,
+                    guards=plan.guards,
+                    data_guards=plan.data_guards,
+                ),
+                plan,
+            )
+            for chunk in plan.chunks
+        ]
+
+    def run(self, history: Sequence[str]) -> tuple[Record, dict[str, Assembly]]:
+        """Make the images of all chunks, and of them those of the cube, in the work directory.
+
+        Parameters
+        ----------
+        history : sequence of str
+            Lines for the images' history.
+
+        Returns
+        -------
+        summary : dict
+            What the iteration controls of all chunks say, as of one (`join_summaries`).
+        made : dict
+            Assembly of each product.
+
+        Raises
+        ------
+        ChunkError
+            If a chunk fails.
+        """
+        journal = self._journal
+        if journal.knows("assembled"):
+            return journal.fact("summary"), journal.fact("assembled")
+        jobs = [chunk.job for chunk in self._chunks]
+        if journal.steps:
+            take_over_chunks(
+                self._chunks, journal, self._directory, jobs[0].directory, self._splitter.map, _STEP
+            )
+        else:
+            journal.put("attempt", os.path.basename(jobs[0].directory))
+        results = self._clean()
+        summary = join_summaries(results, [job.chunk for job in jobs])
+        made = assemblies(jobs, history)
+        tasks = tuple(Task("assemble", index, 1) for index in range(len(made)))
+        with told(self._listener, Phase("assembling", tasks, len(made), unit="products")):
+            self._splitter.map(assemble, made.values(), tasks)
+        journal.put("summary", summary)
+        journal.put("assembled", made)
+        return summary, made
+
+    def _clean(self) -> list[Record]:
+        steps = [Step(chunk, _STEP) for chunk in self._chunks]
+        results = self._journal.take(steps)
+        missing = [step for step in steps if step.job.index not in results]
+        tasks = tuple(task_of(step) for step in missing)
+        with told(self._listener, Phase("chunks, each by itself", tasks, len(steps))):
+            results |= self._splitter.run(missing)
+        for chunk in self._chunks:
+            result = results[chunk.index]
+            logs.post(
+                f"{chunk}: {result['iterdone']} iterations in {result['nmajordone']} major cycles, "
+                f"stop code {result['stopcode']}"
+            )
+        return [results[chunk.index] for chunk in self._chunks]
+
+
+def join_summaries(summaries: Sequence[Record], chunks: Sequence[Chunk]) -> Record:
+    """Make of the summaries of chunks that were cleaned as cubes that of the whole cube.
+
+    Parameters
+    ----------
+    summaries : sequence of dict
+        What the iteration control of each chunk says, guard channels included.
+    chunks : sequence of Chunk
+        In the order of their channels.
+
+    Returns
+    -------
+    dict
+        Minor cycles of the core channels, in the cube's numbers, those of chunks that had fewer
+        followed by some without iterations; the sum of their iterations; the threshold as its
+        stop code if all chunks came down to it, otherwise that of the first that did not. All else
+        is of the chunk that had most major cycles.
+    """
+    longest = max(summaries, key=lambda summary: int(summary["nmajordone"]))
+    parts = []
+    for summary, chunk in zip(summaries, chunks, strict=True):
+        columns = np.array(summary["summaryminor"], dtype=float)
+        # Axes: quantity, minor cycle, channel.
+        cycles = columns.reshape(len(columns), -1, chunk.gridded_channels)
+        first = chunk.start - chunk.gridded_start
+        parts.append(cycles[:, :, first : first + chunk.channels])
+    most = max(part.shape[1] for part in parts)
+    joined = np.concatenate([_with_idle_cycles(part, most) for part in parts], axis=2)
+    joined[CHANNEL_ROW] = np.arange(chunks[0].start, chunks[-1].stop)
+    minor = joined.reshape(len(joined), -1)
+    codes = [int(summary["stopcode"]) for summary in summaries]
+    return {
+        **longest,
+        "summaryminor": minor,
+        "iterdone": int(minor[ITERATIONS_ROW].sum()),
+        "stopcode": next((code for code in codes if code != _THRESHOLD), _THRESHOLD),
+    }
+
+
+def _with_idle_cycles(part: NDArray[np.float64], most: int) -> NDArray[np.float64]:
+    """Let minor cycles without iterations follow, in which nothing changes, up to a number."""
+    rows, cycles, channels = part.shape
+    # A chunk that is below the threshold from the beginning has none at all.
+    last = part[:, -1:] if cycles else np.zeros((rows, 1, channels))
+    idle = np.repeat(last, most - cycles, axis=1)
+    idle[ITERATIONS_ROW] = 0
+    return np.concatenate([part, idle], axis=1)
+
+
+def step(alone: ChunkAlone, steps: int, name: str, arguments: Record) -> Record:
+    """Clean one chunk by itself; the function that workers execute.
+
+    Parameters
+    ----------
+    alone : ChunkAlone
+    steps : int
+        Steps that are complete: none.
+    name : str
+        'clean'.
+    arguments : dict
+        Empty.
+
+    Returns
+    -------
+    dict
+        Summary of the chunk's iteration control.
+    """
+    job = alone.job
+    require_room(job.directory)
+    make_folder(job.folder())
+    inside = os.path.join(job.folder(), "alone")
+    # That of a worker that has died is gone on with, as that of a driver.
+    make_folder(inside)
+    imager = ParallelCubeImager(_as_cube(alone.plan, job, inside), None, inside)
+    summary = imager.make_chunks()
+    assert summary is not None
+    (made,) = imager.jobs
+    chunk = job.chunk
+    core = slice(chunk.start - chunk.gridded_start, chunk.stop - chunk.gridded_start)
+    for product in images.image_products(made.core()):
+        target = f"{job.core()}.{product}"
+        shutil.rmtree(target, ignore_errors=True)
+        images.cut(f"{made.core()}.{product}", target, core)
+    density = f"{made.gridded}.{images.WEIGHT_DENSITY}"
+    if os.path.isdir(density):
+        shutil.copytree(density, f"{job.gridded}.{images.WEIGHT_DENSITY}", dirs_exist_ok=True)
+    sync_tree(job.folder())
+    shutil.rmtree(inside)
+    require_room(job.directory)
+    return summary
+
+
+def _as_cube(plan: Plan, job: ChunkJob, directory: str) -> Plan:
+    """Return the plan of a cube that has the core and guard channels of a chunk."""
+    assert plan.shape is not None
+    chunk = job.chunk
+    nchan = chunk.gridded_channels
+    return replace(
+        plan,
+        nworkers=1,
+        chunks=(Chunk(0, 0, nchan, 0, nchan),),
+        shape=(*plan.shape[:3], nchan),
+        coordinates=shifted(plan.coordinates, chunk.gridded_start),
+        mask=_cut_mask(job, directory) if job.mask else None,
+        independent=False,
+    )
+
+
+def _cut_mask(job: ChunkJob, directory: str) -> CleanMask:
+    """Cut the core and guard channels out of the cube's clean mask, if it has more than one."""
+    assert job.mask is not None
+    chunk = job.chunk
+    target = os.path.join(directory, "cut.mask")
+    shutil.rmtree(target, ignore_errors=True)
+    (*_, channels), _ = images.shape_and_coordinates(job.mask)
+    wanted = slice(chunk.gridded_start, chunk.gridded_stop) if channels > 1 else slice(0, 1)
+    images.cut(job.mask, target, wanted)
+    nchan = chunk.gridded_channels
+    return CleanMask((target,), nchan, nchan, on_grid=True)
