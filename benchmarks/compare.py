@@ -85,7 +85,7 @@ _CLEAN = {
     "cell": "0.05arcsec",
     "weighting": "briggs",
     "niter": 100_000,
-    "threshold": "12mJy",
+    "threshold": "18mJy",
     "cyclefactor": 3.0,
 }
 
@@ -102,7 +102,7 @@ CASES = {
         to_reach=1.9,
     ),
     "hogbom": Case(
-        "hogbom to 12 mJy, 128 channels of 512 x 512, line in a quarter of them",
+        "hogbom to 18 mJy, 128 channels of 512 x 512, line in a quarter of them",
         _LINE,
         _CLEAN,
         to_reach=3.0,

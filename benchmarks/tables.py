@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write ``docs/benchmarks.md`` from the results of ``benchmarks/compare.py``.
+"""Write ``docs/benchmarks.md``, and its plot, from the results of ``benchmarks/compare.py``.
 
 python benchmarks/tables.py
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from compare import CASES, RESULTS, ROOT, ratios
@@ -22,6 +23,10 @@ run is a process of its own, and engines take turns; a figure is the median of t
 a round, with the smallest and the largest of them. *Session* is the time of the whole process,
 *call* that of the task. All have one OpenMP thread a process. The images are compared in the
 same rounds.
+
+![How many times as fast ptclean was as others](benchmarks.png)
+
+*Sessions: the bar is the median, the line from the smallest to the largest ratio of a round.*
 
 | case | against | session: times as fast | call: times as fast | to reach | its images |
 |---|---|---|---|---|---|
@@ -45,6 +50,30 @@ def row(result: dict[str, Any], kind: str) -> str:
     )
 
 
+def plot(results: Sequence[dict[str, Any]]) -> None:
+    """Draw the ratios of sessions, one bar for each case and engine."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    bars = [
+        (f"{each['case']}, {_NAMES[kind]}", ratios(each["times"], kind, "session"))
+        for each in results
+        for kind in each["times"]
+        if kind != "ptclean"
+    ]
+    figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.35 * len(bars)), layout="constrained")
+    for place, (_, each) in enumerate(bars):
+        axes.barh(place, statistics.median(each), color="#4477aa", height=0.6)
+        axes.plot([min(each), max(each)], [place, place], color="black")
+    axes.set_yticks(range(len(bars)), [name for name, _ in bars])
+    axes.invert_yaxis()
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xlabel("times as fast")
+    figure.savefig(ROOT / "docs" / "benchmarks.png", dpi=100)
+
+
 def main() -> None:
     """Write the page."""
     results = [
@@ -60,6 +89,7 @@ def main() -> None:
         casatools=last["versions"]["casatools"],
         dask=last["versions"]["dask"],
     )
+    plot(results)
     rows = [row(each, kind) for each in results for kind in each["times"] if kind != "ptclean"]
     (ROOT / "docs" / "benchmarks.md").write_text(text + "\n".join(rows) + "\n")
 

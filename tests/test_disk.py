@@ -347,7 +347,7 @@ def test_data_that_change_are_why_a_run_failed(tmp_path):
 
     def fail():
         with unchanged_data([str(tmp_path)]):
-            (tmp_path / "table.dat").unlink()
+            (tmp_path / "table.dat").write_text("after that")
             raise OSError("cannot be read")
 
     with pytest.raises(DataChangedError, match=r"table\.dat") as caught:
