@@ -298,6 +298,10 @@ class DiskError(PtcleanError):
         return text
 
 
+def _first_of(paths: Sequence[str]) -> str:
+    return paths[0] + (f" and {len(paths) - 1} more files" if len(paths) > 1 else "")
+
+
 class DataGoneError(PtcleanError):
     """Measurement sets could no longer be read while they were being imaged.
 
@@ -315,9 +319,8 @@ class DataGoneError(PtcleanError):
         self.reason = reason
 
     def __str__(self) -> str:
-        more = f" and {len(self.paths) - 1} more files" if len(self.paths) > 1 else ""
         return (
-            f"vis: the data can no longer be read ({self.paths[0]}{more}: {self.reason}); images "
+            f"vis: the data can no longer be read ({_first_of(self.paths)}: {self.reason}); images "
             "of that name are as they were before.\nNext: bring them back as they were, and call "
             "again."
         )
@@ -337,9 +340,8 @@ class DataChangedError(PtcleanError):
         self.paths = paths
 
     def __str__(self) -> str:
-        more = f" and {len(self.paths) - 1} more files" if len(self.paths) > 1 else ""
         return (
-            f"vis: the data were changed during the run ({self.paths[0]}{more}), so that the "
+            f"vis: the data were changed during the run ({_first_of(self.paths)}), so that the "
             "images would be of neither the old nor the new data; they are not kept, and images "
             "of that name are as they were before.\nNext: call again when nothing else writes to "
             "the data."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..keeping.interruption import held
 from ..products import images
 from ..products.images import WEIGHT_DENSITY
 from ..records import Record
+from ..reporting.events import Listener, Phase, Task, told
 from .chunk_job import IMAGER_PRODUCTS, ChunkJob
 
 
@@ -148,6 +149,25 @@ def assemble(assembly: Assembly) -> None:
     images.set_history(assembly.target, "ptclean", assembly.history)
     require_room(os.path.dirname(assembly.target))
     sync_tree(assembly.target)
+
+
+def assemble_all(
+    made: Mapping[str, Assembly], on_workers: Callable[..., Any], listener: Listener
+) -> None:
+    """Assemble all products.
+
+    Parameters
+    ----------
+    made : mapping
+        Outcome of `assemblies`.
+    on_workers : callable
+        Calls a function with each of some arguments, of which tasks tell what they are
+        (:meth:`ptclean.workers.splitter.CubeSplitter.map`).
+    listener : Listener
+    """
+    tasks = tuple(Task("assemble", index, 1) for index in range(len(made)))
+    with told(listener, Phase("assembling", tasks, len(made), unit="products")):
+        on_workers(assemble, made.values(), tasks)
 
 
 def install(made: Mapping[str, Assembly], imagename: str) -> None:

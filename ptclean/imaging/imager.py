@@ -39,7 +39,7 @@ from ..reporting.story import Story
 from ..workers.splitter import Admit, CubeSplitter, Step
 from ..workers.worker import Outcome
 from . import chunk_imager
-from .assembly import Assembly, assemble, assemblies, assembly_of_model
+from .assembly import Assembly, assemble, assemble_all, assemblies, assembly_of_model
 from .automask import block_of, full_blocks, speaks_of_a_chunk
 from .chunk_job import ChunkJob
 from .control import (
@@ -188,10 +188,7 @@ class ParallelCubeImager:
             return self._journal.fact("summary"), self._journal.fact("assembled")
         summary = self.make_chunks()
         made = assemblies(self.jobs, history)
-        tasks = tuple(Task("assemble", index, 1) for index in range(len(made)))
-        phase = Phase("assembling", tasks, len(made), unit="products")
-        with told(self._listener, phase):
-            self._splitter.map(assemble, made.values(), tasks)
+        assemble_all(made, self._splitter.map, self._listener)
         self._journal.put("summary", summary)
         self._journal.put("models to save", self.models.state())
         self._journal.put("assembled", made)

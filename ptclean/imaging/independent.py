@@ -23,7 +23,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from distributed import Client
@@ -41,10 +41,10 @@ from ..planning.cleanmask import CleanMask
 from ..planning.cube_plan import Plan
 from ..products import images
 from ..records import Record
-from ..reporting.events import Listener, Phase, Task, task_of, told
+from ..reporting.events import Listener, Phase, task_of, told
 from ..reporting.story import Story
 from ..workers.splitter import Admit, CubeSplitter, Step
-from .assembly import Assembly, assemble, assemblies
+from .assembly import Assembly, assemble_all, assemblies
 from .chunk_imager import forget
 from .chunk_job import ChunkJob
 from .control import CHANNEL_ROW, ITERATIONS_ROW
@@ -59,38 +59,16 @@ _THRESHOLD = 2
 
 
 @dataclass(frozen=True)
-class ChunkAlone:
-    """What a worker must know of a chunk that it cleans by itself; plain data."""
+class ChunkAlone(ChunkJob):
+    """What a worker must know of a chunk that it cleans by itself; plain data.
 
-    job: ChunkJob
-    plan: Plan
+    Attributes
+    ----------
+    plan : Plan
+        Of the whole cube.
+    """
 
-    @property
-    def run(self) -> str:
-        """Name of the run, unique among runs."""
-        return self.job.run
-
-    @property
-    def index(self) -> int:
-        """Position of the chunk among the chunks."""
-        return self.job.index
-
-    @property
-    def cost(self) -> int:
-        """Channels, which the time of the task grows with."""
-        return self.job.cost
-
-    @property
-    def label(self) -> str:
-        """Name in the keys of its tasks."""
-        return self.job.label
-
-    def folder(self) -> str:
-        """Directory of the chunk's images."""
-        return self.job.folder()
-
-    def __str__(self) -> str:
-        return str(self.job)
+    plan: Plan = field(kw_only=True)
 
 
 class IndependentChunks:
@@ -135,24 +113,22 @@ class IndependentChunks:
         self.models = ModelsToSave(plan.parameters)
         attempt = tempfile.mkdtemp(prefix="attempt-", dir=directory)
         run = uuid.uuid4().hex
-        self._chunks = [
+        self._jobs = [
             ChunkAlone(
-                ChunkJob(
-                    run=run,
-                    chunk=chunk,
-                    neighbours=(),
-                    records=plan.records,
-                    coordinates=plan.coordinates,
-                    cube_channels=(plan.shape or (0, 0, 0, 0))[3],
-                    directory=attempt,
-                    cleans=True,
-                    restores=bool(plan.parameters["restoration"]),
-                    corrects=bool(plan.parameters["pbcor"]),
-                    mask=plan.mask.image(directory) if plan.mask else None,
-                    guards=plan.guards,
-                    data_guards=plan.data_guards,
-                ),
-                plan,
+                run=run,
+                chunk=chunk,
+                neighbours=(),
+                records=plan.records,
+                coordinates=plan.coordinates,
+                cube_channels=(plan.shape or (0, 0, 0, 0))[3],
+                directory=attempt,
+                cleans=True,
+                restores=bool(plan.parameters["restoration"]),
+                corrects=bool(plan.parameters["pbcor"]),
+                mask=plan.mask.image(directory) if plan.mask else None,
+                guards=plan.guards,
+                data_guards=plan.data_guards,
+                plan=plan,
             )
             for chunk in plan.chunks
         ]
@@ -180,37 +156,34 @@ class IndependentChunks:
         journal = self._journal
         if journal.knows("assembled"):
             return journal.fact("summary"), journal.fact("assembled")
-        jobs = [chunk.job for chunk in self._chunks]
+        attempt = self._jobs[0].directory
+        on_workers = self._splitter.map
         if journal.steps:
-            take_over_chunks(
-                self._chunks, journal, self._directory, jobs[0].directory, self._splitter.map, _STEP
-            )
+            take_over_chunks(self._jobs, journal, self._directory, attempt, on_workers, _STEP)
         else:
-            journal.put("attempt", os.path.basename(jobs[0].directory))
+            journal.put("attempt", os.path.basename(attempt))
         results = self._clean()
-        summary = join_summaries(results, [job.chunk for job in jobs])
-        made = assemblies(jobs, history)
-        tasks = tuple(Task("assemble", index, 1) for index in range(len(made)))
-        with told(self._listener, Phase("assembling", tasks, len(made), unit="products")):
-            self._splitter.map(assemble, made.values(), tasks)
+        summary = join_summaries(results, [job.chunk for job in self._jobs])
+        made = assemblies(self._jobs, history)
+        assemble_all(made, on_workers, self._listener)
         journal.put("summary", summary)
         journal.put("assembled", made)
         return summary, made
 
     def _clean(self) -> list[Record]:
-        steps = [Step(chunk, _STEP) for chunk in self._chunks]
+        steps = [Step(job, _STEP) for job in self._jobs]
         results = self._journal.take(steps)
         missing = [step for step in steps if step.job.index not in results]
         tasks = tuple(task_of(step) for step in missing)
         with told(self._listener, Phase("chunks, each by itself", tasks, len(steps))):
             results |= self._splitter.run(missing)
-        for chunk in self._chunks:
-            result = results[chunk.index]
+        for job in self._jobs:
+            result = results[job.index]
             logs.post(
-                f"{chunk}: {result['iterdone']} iterations in {result['nmajordone']} major cycles, "
+                f"{job}: {result['iterdone']} iterations in {result['nmajordone']} major cycles, "
                 f"stop code {result['stopcode']}"
             )
-        return [results[chunk.index] for chunk in self._chunks]
+        return [results[job.index] for job in self._jobs]
 
 
 def join_summaries(summaries: Sequence[Record], chunks: Sequence[Chunk]) -> Record:
@@ -262,12 +235,12 @@ def _with_idle_cycles(part: NDArray[np.float64], most: int) -> NDArray[np.float6
     return np.concatenate([part, idle], axis=1)
 
 
-def step(alone: ChunkAlone, steps: int, name: str, arguments: Record) -> Record:
+def step(job: ChunkAlone, steps: int, name: str, arguments: Record) -> Record:
     """Clean one chunk by itself; the function that workers execute.
 
     Parameters
     ----------
-    alone : ChunkAlone
+    job : ChunkAlone
     steps : int
         Steps that are complete: none.
     name : str
@@ -280,13 +253,12 @@ def step(alone: ChunkAlone, steps: int, name: str, arguments: Record) -> Record:
     dict
         Summary of the chunk's iteration control.
     """
-    job = alone.job
     require_room(job.directory)
     make_folder(job.folder())
     inside = os.path.join(job.folder(), "alone")
     # That of a worker that has died is gone on with, as that of a driver.
     make_folder(inside)
-    imager = ParallelCubeImager(_as_cube(alone.plan, job, inside), None, inside)
+    imager = ParallelCubeImager(_as_cube(job, inside), None, inside)
     summary = imager.make_chunks()
     assert summary is not None
     (made,) = imager.jobs
@@ -305,8 +277,9 @@ def step(alone: ChunkAlone, steps: int, name: str, arguments: Record) -> Record:
     return summary
 
 
-def _as_cube(plan: Plan, job: ChunkJob, directory: str) -> Plan:
+def _as_cube(job: ChunkAlone, directory: str) -> Plan:
     """Return the plan of a cube that has the core and guard channels of a chunk."""
+    plan = job.plan
     assert plan.shape is not None
     chunk = job.chunk
     nchan = chunk.gridded_channels

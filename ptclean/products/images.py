@@ -197,10 +197,10 @@ def assemble(
         shutil.copytree(earlier, target)
     with open_image(target) as out:
         _prepare_mask(out, masked=any("Image_defaultmask" in words for words in keywords))
-    new = _Arrays(target)
+    new = _Arrays(target, _keywords(target))
     first = 0
-    for part, part_shape in zip(parts, shapes, strict=True):
-        _put(_Arrays(part), new, part_shape, first)
+    for part, part_shape, words in zip(parts, shapes, keywords, strict=True):
+        _put(_Arrays(part, words), new, part_shape, first)
         first += part_shape[3]
     kept = image_info(earlier) if earlier else keywords[0]["imageinfo"]
     imageinfo = {k: v for k, v in kept.items() if k not in beams.KEYS}
@@ -231,9 +231,9 @@ def _prepare_mask(im: Any, *, masked: bool) -> None:
 class _Arrays:
     """Files of an image's pixels and of its default mask, as far as they are known."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, keywords: Record) -> None:
         self.path = path
-        mask = _keywords(path).get("Image_defaultmask", "")
+        mask = keywords.get("Image_defaultmask", "")
         self.is_masked = bool(mask)
         self.pixels = tiles.tiles(path, tiles.PIXELS)
         self.mask = tiles.tiles(os.path.join(path, mask), tiles.MASK) if mask else None
@@ -242,12 +242,10 @@ class _Arrays:
 def _put(part: _Arrays, whole: _Arrays, shape: Sequence[int], first: int) -> None:
     """Copy pixels and mask of an image to the channels from `first` on of another."""
     slabs = [(start, stop, first + start) for start, stop in _slabs(shape, slice(0, shape[3]))]
-    for source, target, put_with_casa in (
-        (part.pixels, whole.pixels, _put_pixels),
-        (part.mask, whole.mask, _put_mask),
-    ):
-        if put_with_casa is _put_mask and not part.is_masked:
-            continue
+    layers = [(part.pixels, whole.pixels, _put_pixels)]
+    if part.is_masked:
+        layers.append((part.mask, whole.mask, _put_mask))
+    for source, target, put_with_casa in layers:
         if source and target and tiles.are_alike(source, target):
             for start, stop, place in slabs:
                 tiles.copy_channels(source, start, stop, target, place)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Copy channels from one image's file of pixels to another's, without CASA.
 
-CASA's image tool takes a hundred times as long for it as the disk. casacore keeps the pixels of an
-image, and each pixel mask, as one array in a file of tiles (its ``TiledCellStMan``): all tiles are
-of one size, those at the ends of an axis padded; pixels within a tile, and tiles within the file,
-have the first axis fastest; a mask is one bit a pixel. What `tiles` does not find to be laid out
-like this, it leaves to others.
+CASA's image tool takes eight times as long for it. casacore keeps the pixels of an image, and each
+pixel mask, as one array in a file of tiles (its ``TiledCellStMan``): all tiles are of one size,
+those at the ends of an axis padded; pixels within a tile, and tiles within the file, have the first
+axis fastest; a mask is one bit a pixel. What `tiles` does not find to be laid out like this, it
+leaves to others.
 
 Nobody may have the images open, since casacore keeps tiles in memory.
 """
