@@ -261,6 +261,12 @@ def test_worker_that_is_alive_holds_up_nobody(
         on(first, steps + 1, "major", lastcycle=False, threshold=0.02)
     try:
         record = on(second, 5, "minor", controls=controls(0.05))
+        assert record["iterdone"] > 0
+        taken_up = set(Path(single.directory).glob("chunk-*/*scratch*/IMAGING_WEIGHT_*"))
+        assert taken_up
+        # What the other one closes is not this one's.
+        cluster.client.run(forget, single.run, workers=[first])
+        assert set(Path(single.directory).glob("chunk-*/*scratch*/IMAGING_WEIGHT_*")) == taken_up
+        on(second, 6, "major", lastcycle=False, threshold=0.02)
     finally:
         cluster.client.run(forget, single.run)
-    assert record["iterdone"] > 0

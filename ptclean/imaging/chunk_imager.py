@@ -71,6 +71,7 @@ class ChunkImager:
         self._deconvolver: Any = None
         self._masking = MaskingImages(job.masked, job.records.deconvolution)
         self._history = History(os.path.join(job.folder(), "history"))
+        self._scratch = job.new_scratch("scratch")
         self._window = Window(job) if job.data_guards else None
         self._controls: Record = {}
 
@@ -470,14 +471,6 @@ class ChunkImager:
         for name in others:
             self._masking.put_mask(name, f"{core}.{name}")
         self._masking.close()
-
-    @property
-    def _scratch(self) -> str:
-        """Directory of this chunk alone, in which CASA leaves its weight tables.
-
-        Their names tell neither image nor process, and CASA takes over what it finds.
-        """
-        return os.path.join(self.job.folder(), "scratch")
 
     @property
     def _beam_file(self) -> str:

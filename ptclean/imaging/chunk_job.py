@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from dataclasses import dataclass, field
 
 from ..planning.chunks import Chunk, Guards
@@ -119,6 +120,16 @@ class ChunkJob:
         if self.data_guards is None and self.chunk.gridded_channels == self.chunk.channels:
             return self.core()
         return os.path.join(self.folder(), "gridded")
+
+    def new_scratch(self, kind: str) -> str:
+        """Directory for CASA's tables of weights, with another name for each imager.
+
+        Their own names tell neither image nor process. An imager takes over tables that it finds,
+        and when it is closed deletes those of the names that it made: where another worker has
+        taken the chunk up, the tables of that one, and if both are closed at once, the process
+        ends with an exception that nobody can catch (``SynthesisImager::cleanupTempFiles``).
+        """
+        return os.path.join(self.folder(), f"{kind}-{uuid.uuid4().hex}")
 
     def core_plane(self, plane: int) -> int | None:
         """Number of a plane of the whole cube among this chunk's, None if it is none of them."""

@@ -56,6 +56,7 @@ class Window:
 
     def __init__(self, job: ChunkJob) -> None:
         self._job = job
+        self._scratch = job.new_scratch("window-scratch")
         self._imager: Any = None
         self._records: Any = None
         self.channels: Chunk | None = self._kept_range()
@@ -207,11 +208,6 @@ class Window:
     @property
     def _model(self) -> str:
         return f"{self._prefix}.model"
-
-    @property
-    def _scratch(self) -> str:
-        """Directory of its own, for CASA's tables of weights: their names tell no image."""
-        return os.path.join(self._job.folder(), "window-scratch")
 
     def _remove(self, *products: str) -> None:
         for product in products:
