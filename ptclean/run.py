@@ -34,7 +34,14 @@ from .imaging.savemodel import (
     products_of,
     save,
 )
-from .keeping.disk import failures_explained, has_links, has_locks, require_space, require_writable
+from .keeping.disk import (
+    failures_explained,
+    has_colons,
+    has_links,
+    has_locks,
+    require_space,
+    require_writable,
+)
 from .keeping.fingerprint import unchanged_data
 from .keeping.interruption import orderly_end
 from .keeping.journal import Journal
@@ -147,12 +154,17 @@ def _planned(parameters: dict[str, Any]) -> Plan:
 
 
 def _reason_in_file_system(made: Plan) -> str | None:
-    """Find out what a plan, which writes nothing, cannot know: are there locks, and links."""
+    """Find out what a plan, which writes nothing, cannot know: are there locks, names, links."""
     folder = os.path.dirname(made.imagename)
     if not has_locks(folder):
         return (
             "several processes write images, which CASA locks, and the file system of "
             f"{folder} has no locks"
+        )
+    if not has_colons(folder):
+        return (
+            "CASA gives images names with colons, which workers make beside those of the run, and "
+            f"the file system of {folder} takes none"
         )
     if made.standins and not made.resumes and not has_links(folder):
         return (

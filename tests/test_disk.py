@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Full and read-only disks, and data that change: what is there stays, and the error says why.
 
-Real file systems of a few megabytes, where the tests may mount some. Not covered: quotas, and file
-systems of other hosts, which say the same in the same way (`errno`).
+Real file systems of a few megabytes, where the tests may mount some. Quotas and file systems of
+other kinds are in `test_file_systems`. Not covered: those of other hosts, which say the same in the
+same way (`errno`).
 """
 
 import errno
@@ -270,6 +271,21 @@ def test_a_step_is_not_begun_on_a_full_disk(mounted):
 )
 def test_a_disk_that_has_room_again_was_full(tmp_path, said):
     with pytest.raises(DiskError, match=f"(?s)file system of {tmp_path} is full.*because of it: "):
+        with disk.failures_explained(str(tmp_path)):
+            raise ImageInUseError(str(tmp_path), said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "(LockFile.cc : 375) Failed AlwaysAssert tracePWRITE(fd, (Char *)buffer, leng, 0)",
+        "FiledesIO::write - write error in window.model/table.f0_TSM0: No such file or directory",
+    ],
+)
+def test_a_write_that_fell_short(tmp_path, said):
+    with pytest.raises(
+        DiskError, match=r"(?s)took less than CASA wrote.*your quota.*because of it: "
+    ):
         with disk.failures_explained(str(tmp_path)):
             raise ImageInUseError(str(tmp_path), said)
 

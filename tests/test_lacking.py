@@ -114,16 +114,24 @@ def test_without_locks_that_tclean_needs(lacking: Lacking, line_ms: str, tmp_pat
     assert NO_LOCKS in said(tmp_path)
 
 
-def test_locks_and_links_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for has in (disk.has_locks, disk.has_links):
+def test_locks_links_and_colons_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = (disk.has_locks, disk.has_links, disk.has_colons)
+    for has in asked:
         assert has(str(tmp_path / "not" / "there" / "yet"))
+    mkdir = os.mkdir
 
     def refuse(*args: object) -> None:
         raise PermissionError(errno.EPERM, "not here")
 
+    def refuse_colons(path: str, *args: int) -> None:
+        if ":" in path:
+            raise FileNotFoundError(errno.ENOENT, "as exFAT says", path)
+        mkdir(path, *args)
+
     monkeypatch.setattr(os, "symlink", refuse)
     monkeypatch.setattr(fcntl, "lockf", refuse)
-    for has in (disk.has_locks, disk.has_links):
+    monkeypatch.setattr(os, "mkdir", refuse_colons)
+    for has in asked:
         assert not has(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 

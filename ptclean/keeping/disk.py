@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -33,6 +34,10 @@ LEAST = 2**18
 
 #: Bytes that are written to find out whether that is possible.
 _PROBE = 2**20
+
+#: What casacore says where less was written than was to be (``LockFile.cc``, ``FiledesIO.cc``). It
+#: does not look why: the reason that it names, if any, is that of an earlier failure.
+FELL_SHORT = re.compile(r"Failed AlwaysAssert trace\w*WRITE|FiledesIO::p?write - write error")
 
 #: What a file system says when it can take no more.
 _REASONS = {
@@ -103,6 +108,11 @@ def _said(text: str, folder: str) -> str | None:
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         if os.strerror(number) in text or f"[Errno {number}]" in text:
             return f"the file system of {folder} {_REASONS[number]}{_left(folder)}"
+    if FELL_SHORT.search(text):
+        return (
+            f"the file system of {folder} took less than CASA wrote, as it does where it is full "
+            f"or your quota is used up{_left(folder)}"
+        )
     return None
 
 
@@ -143,6 +153,21 @@ def has_links(folder: str) -> bool:
         with tempfile.TemporaryDirectory(dir=existing_ancestor(folder)) as place:
             try:
                 os.symlink(place, os.path.join(place, "link"))
+            except OSError:
+                return False
+    return True
+
+
+def has_colons(folder: str) -> bool:
+    """Tell whether names with colons can be made where a folder is, or will be.
+
+    FAT and exFAT refuse them. CASA gives such names to the images that it makes in passing
+    ("imagesolver::cleanpsf", measured, 6.7.0), in the directory that the process is in.
+    """
+    with contextlib.suppress(OSError):
+        with tempfile.TemporaryDirectory(dir=existing_ancestor(folder)) as place:
+            try:
+                os.mkdir(os.path.join(place, "a:b"))
             except OSError:
                 return False
     return True

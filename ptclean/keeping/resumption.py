@@ -38,6 +38,7 @@ from ..errors import (
 from ..planning.cube_plan import Plan, available_space
 from ..planning.memory import USABLE, workers_that_fit
 from ..planning.sizing import USABLE_OF_LIMIT, Machine
+from .disk import FELL_SHORT
 from .durable import sync_directory
 from .journal import Journal, JournalError
 from .manifest import Manifest, ManifestError, read_manifest
@@ -198,7 +199,9 @@ def keeps(error: BaseException, directory: str) -> bool:
 
 def _is_of_the_input(error: BaseException) -> bool:
     cause = error.__cause__ if isinstance(error, PtcleanError) and error.__cause__ else error
-    return isinstance(cause, TaskError) and not _OF_THE_DISK.search(cause.error)
+    if not isinstance(cause, TaskError):
+        return False
+    return not (_OF_THE_DISK.search(cause.error) or FELL_SHORT.search(cause.error))
 
 
 @dataclass(frozen=True)
