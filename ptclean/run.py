@@ -241,19 +241,28 @@ def _run_continuum(
     listener: Listener,
 ) -> Record:
     assert isinstance(made, ContinuumPlan)
+    path = f"{made.imagename}.ptclean"
+    goes_on = bool(made.resumes)
     with (
         orderly_end(),
-        work_directory(made.imagename) as directory,
+        work_directory(
+            made.imagename, goes_on=goes_on, keeps=lambda error: keeps(error, path)
+        ) as directory,
         failures_explained(directory),
-        cluster_for_run(made.nworkers, parameters["memory_limit"], made.casa_memory) as cluster,
     ):
-        recorder.used_workers(cluster.worker_logs)
-        admit = _admission(cluster, made, directory)
-        imager = ContinuumImager(made, cluster.client, directory, admit, listener)
-        with unchanged_data(_data(made)):
-            summary, products = imager.run(history)
-        install_images(products, made.imagename)
-        _save_model(imager.models, made, cluster, directory, admit, listener)
+        if not goes_on:
+            make_manifest(made).write(directory)
+        with cluster_for_run(
+            made.nworkers, parameters["memory_limit"], made.casa_memory
+        ) as cluster:
+            recorder.used_workers(cluster.worker_logs)
+            admit = _admission(cluster, made, directory)
+            imager = ContinuumImager(made, cluster.client, directory, admit, listener)
+            with unchanged_data(_data(made)):
+                summary, products = imager.run(history)
+            install_images(products, made.imagename)
+            _save_model(imager.models, made, cluster, directory, admit, listener)
+        Journal(directory).put("installed", True)
     return _returned(summary, made)
 
 

@@ -330,7 +330,7 @@ def test_killed_worker_changes_nothing(
     ) as killed:
         found = ptclean(wide_ms, imagename=str(tmp_path / "image"), nworkers=2, **MFS)
     assert killed, "the run was over before a worker was killed"
-    assert ("it is begun anew" in log()) == has_whole
+    assert ("The worker that deconvolved the image died: it " in log()) == has_whole
     path, expected = with_one_worker
     assert_same_images(path, tmp_path / "image")
     assert_same_return(expected, found)
@@ -478,7 +478,7 @@ def test_goes_on_in_parts(wide_ms: str, cluster: DaskClusterManager, tmp_path: P
         assert np.abs(ours - tcleans).max() < ROUNDING * peak
     arguments = MFS | {"imagename": str(tmp_path / "tclean"), "nworkers": 2}
     assert "goes on   from the mask, model that exist" in str(plan(wide_ms, **arguments))
-    assert plan(wide_ms, deconvolver="mtmfs", **arguments).continued == ("mask",)
+    assert plan(wide_ms, deconvolver="mtmfs", **arguments).existing == ("mask",)
 
 
 # What follows needs no CASA.

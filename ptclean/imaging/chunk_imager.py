@@ -38,7 +38,7 @@ from ..keeping.durable import sync_tree, write_bytes, write_json
 from ..keeping.workdir import make_folder
 from ..planning.axis import selected_imager, shifted
 from ..products import beams, images
-from ..products.casa_io import take_over_locks
+from ..products.casa_io import flush, take_over_locks
 from ..records import ImagingRecords, Record
 from .automask import MaskingImages
 from .chunk_job import IMAGER_PRODUCTS, Begun, ChunkJob
@@ -146,7 +146,10 @@ class ChunkImager:
                 # Of the residual before the cycle; only this tool knows it.
                 noise = self._deconvolver.initminorcycle()["nsigmathreshold"]
                 record = {**record, "nsigmathreshold": noise}
-            sync_tree(f"{self.job.core()}.model")
+            model = f"{self.job.core()}.model"
+            if os.path.isdir(model):
+                flush(model)
+            sync_tree(model)
             self._complete("minor")
         return record
 

@@ -9,12 +9,17 @@ to stop :mod:`ptclean.imaging.control`'s.
 The parts and the order in which they are added do not depend on the workers, and so neither do the
 images, in any bit. tclean adds the same visibilities in another order: its images differ by the
 rounding of single precision.
+
+When the worker dies that has the image as a whole, or the driver, an *attempt* ends, and another
+goes on from where it stood (:func:`ptclean.imaging.whole_image.take_over`); where the deconvolver
+has a state of its own, from the beginning.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -23,7 +28,10 @@ from distributed import Client
 from .. import logs
 from ..config import setting
 from ..errors import ChunkError, TaskError
+from ..keeping.durable import sync_tree
+from ..keeping.journal import Journal
 from ..planning.continuum_plan import ContinuumPlan
+from ..products import images
 from ..records import Record
 from ..reporting.events import Cycle, Listener, Phase, cycle_of, task_of, told
 from ..reporting.story import Story
@@ -32,6 +40,7 @@ from . import part_imager, whole_image
 from .control import IterationControl, separate_planes
 from .part_imager import ContinuumJob, PartJob
 from .savemodel import ModelsToSave
+from .whole_image import take_over
 
 
 class ContinuumImager:
@@ -44,7 +53,8 @@ class ContinuumImager:
     client : distributed.Client
         Its workers are prepared (:class:`ptclean.workers.cluster.DaskClusterManager`).
     directory : str
-        Work directory, absolute, seen by all workers under this path.
+        Work directory, absolute, seen by all workers under this path. What an earlier imager of the
+        same plan has done in it is not done again.
     admit : callable, optional
         As for :class:`ptclean.workers.splitter.CubeSplitter`.
     listener : Listener, optional
@@ -70,6 +80,7 @@ class ContinuumImager:
         self._records = plan.records
         self._client = client
         self._directory = directory
+        self._journal = Journal(directory)
         self._admit = admit
         self.models = ModelsToSave(plan.parameters)
         self._listener = listener or Story()
@@ -94,19 +105,43 @@ class ContinuumImager:
         ChunkError
             If a step fails; the workers have then let go of the others.
         """
+        journal = self._journal
+        if journal.knows("assembled"):
+            self.models.go_on(journal.fact("models to save"))
+            return journal.fact("summary"), journal.fact("assembled")
+        summary, made = self._attempts()
+        for path in made.values():
+            images.set_history(path, "ptclean", history)
+            sync_tree(path)
+        journal.put("summary", summary)
+        journal.put("models to save", self.models.state())
+        journal.put("assembled", made)
+        return summary, made
+
+    def _attempts(self) -> tuple[Record | None, dict[str, str]]:
         failures = 0
         while True:
-            directory = os.path.join(self._directory, f"attempt-{failures}")
-            attempt = _Attempt(self._plan, self._client, directory, self._admit, self._listener)
+            attempt = _Attempt(
+                self._plan,
+                self._client,
+                self._directory,
+                self._journal,
+                self._admit,
+                self._listener,
+            )
             self.models = attempt.models
-            os.mkdir(directory)
             try:
-                return attempt.run(history)
+                return attempt.run()
             except ChunkError as error:
                 failures += 1
                 if not _is_lost_state(error) or failures > setting("allowed-failures"):
                     raise
-                logs.post("The worker that deconvolved the image died: it is begun anew", "WARN")
+                goes_on = self._journal.knows("begun")
+                logs.post(
+                    "The worker that deconvolved the image died: "
+                    + (f"it goes on from {self._journal.place()}" if goes_on else "it begins anew"),
+                    "WARN",
+                )
 
 
 def _is_lost_state(error: ChunkError) -> bool:
@@ -115,13 +150,14 @@ def _is_lost_state(error: ChunkError) -> bool:
 
 
 class _Attempt:
-    """One attempt at the image, from its beginning."""
+    """One attempt at the image, from where the former one stood."""
 
     def __init__(
         self,
         plan: ContinuumPlan,
         client: Client,
-        directory: str,
+        work: str,
+        journal: Journal,
         admit: Admit | None,
         listener: Listener,
     ) -> None:
@@ -132,15 +168,10 @@ class _Attempt:
         self.models = ModelsToSave(plan.parameters)
         npol = plan.shape[2] if plan.shape else 1
         self._planes = separate_planes(npol, plan.parameters["deconvolver"])
-        self._splitter = CubeSplitter(
-            client,
-            plan.nworkers,
-            listener,
-            step=whole_image.step,
-            forget=part_imager.forget,
-            needs_less="use fewer workers (nworkers)",
-            admit=admit,
-        )
+        self._journal = journal
+        self._work = work
+        # A worker of an earlier attempt may still write below the one that it was given.
+        directory = tempfile.mkdtemp(prefix="attempt-", dir=work)
         self._whole = ContinuumJob(
             run=directory,
             parts=plan.parts,
@@ -150,12 +181,23 @@ class _Attempt:
             cleans=plan.parameters["niter"] > 0,
             restores=bool(plan.parameters["restoration"]),
             corrects=bool(plan.parameters["pbcor"]),
-            continued=tuple((name, f"{plan.imagename}.{name}") for name in plan.continued),
+            continued=tuple((name, f"{plan.imagename}.{name}") for name in plan.existing),
         )
         self._parts = tuple(PartJob(self._whole, part) for part in plan.parts)
+        self._splitter = CubeSplitter(
+            client,
+            plan.nworkers,
+            listener,
+            keep=journal.add if self._whole.keeps_state else None,
+            step=whole_image.step,
+            forget=part_imager.forget,
+            needs_less="use fewer workers (nworkers)",
+            admit=admit,
+        )
 
-    def run(self, history: Sequence[str]) -> tuple[Record | None, dict[str, str]]:
+    def run(self) -> tuple[Record | None, dict[str, str]]:
         """As `ContinuumImager.run`."""
+        self._go_on()
         try:
             summary = None
             stopped = False
@@ -167,14 +209,35 @@ class _Attempt:
             else:
                 self._make_psf()
                 self._residual(lastcycle=True, first=True)
-            made: dict[str, str] = self._on_whole(
-                "finishing", "finish", {"revert_mask": stopped, "history": list(history)}
-            )
+            made: list[str] = self._on_whole("finishing", "finish", {"revert_mask": stopped})
         except BaseException:
             self._splitter.forget(self._whole, wait=False)
             raise
         self._splitter.forget(self._whole, wait=True)
-        return summary, made
+        folder = os.path.join(self._work, self._attempt, "whole")
+        return summary, {product: os.path.join(folder, f"whole.{product}") for product in made}
+
+    def _go_on(self) -> None:
+        """Take over what there is of a former attempt, or begin anew."""
+        journal = self._journal
+        journal.rewind()
+        self._attempt = os.path.basename(self._whole.directory)
+        if not journal.knows("begun"):
+            journal.clear()
+        else:
+            former = journal.fact("attempt")
+            names = journal.steps_of(self._whole.index)
+            if names[-1] == "finish":
+                # Nothing is left to be done to it.
+                self._attempt = former
+            else:
+                logs.post(f"What was done of the image is gone on with, from {journal.place()}")
+                take_over(os.path.join(self._work, former), self._whole, names)
+        journal.put("attempt", self._attempt)
+        for entry in os.scandir(self._work):
+            if entry.name.startswith("attempt-") and entry.name != self._attempt:
+                # Somebody may be writing there.
+                shutil.rmtree(entry.path, ignore_errors=True)
 
     def _make_psf(self) -> None:
         if self._whole.parts_have_density:
@@ -190,6 +253,8 @@ class _Attempt:
                 self._on_whole("weights", "make_density")
         self._phase("PSF", [Step(part, "make_psf") for part in self._parts])
         self._on_whole("adding PSFs", "begin")
+        if self._whole.keeps_state:
+            self._journal.remember("begun", lambda: True)
 
     def _residual(self, *, lastcycle: bool, first: bool = False) -> list[Record]:
         """Run a major cycle; returns the deconvolver's initialization records."""
@@ -216,7 +281,7 @@ class _Attempt:
                 kept = self._on_whole("keeping the model", "keep_model", {"number": number})
                 for former in self.models.keep(kept):
                     for image in former.values():
-                        shutil.rmtree(image)
+                        shutil.rmtree(image, ignore_errors=True)
             controls = control.minor_cycle_controls()
             self._cycle = control.minor_cycles + 1
             executed = self._on_whole("minor cycle", "minor", {"controls": controls})
@@ -247,8 +312,15 @@ class _Attempt:
         return results[self._whole.index]
 
     def _phase(self, title: str, steps: Collection[Step]) -> dict[int, Any]:
-        tasks = tuple(task_of(step) for step in steps)
-        kinds = {step.job is self._whole for step in steps}
+        known = self._journal.take(list(steps))
+        missing = [step for step in steps if step.job.index not in known]
+        for step in steps:
+            if step.job.index in known:
+                self._splitter.skip(step)
+        if not missing:
+            return known
+        tasks = tuple(task_of(step) for step in missing)
+        kinds = {step.job is self._whole for step in missing}
         unit = "tasks" if len(kinds) > 1 else "image" if kinds == {True} else "parts"
         with told(self._listener, Phase(title, tasks, len(tasks), self._cycle, unit)):
-            return self._splitter.run(steps)
+            return known | self._splitter.run(missing)

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from casatools import synthesisimager
 
 from ..keeping.disk import require_room
+from ..keeping.durable import sync_tree
 from ..keeping.workdir import make_folder
 from ..planning.axis import select_and_define
 from ..planning.partition import Part
@@ -31,6 +32,9 @@ from ..records import ImagingRecords, Record
 
 #: Types of weighting that do not depend on where in the uv plane other data are.
 _WITHOUT_DENSITY = ("natural", "radial")
+
+#: Deconvolvers that begin each cycle from the images alone.
+_WITHOUT_STATE = ("hogbom", "clark", "clarkstokes", "multiscale", "mtmfs")
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,14 @@ class ContinuumJob:
     Attributes
     ----------
     run : str
-        Name of the run, unique among runs.
+        Name of the run, unique among runs: its directory.
     parts : tuple of Part
     records : ImagingRecords
     coordinates : dict
         Coordinate record of the image.
     directory : str
-        Work directory of the run, absolute; the same path on each worker.
+        Directory of the attempt, in the run's work directory, absolute; the same path on each
+        worker.
     cleans, restores, corrects : bool
         Whether there are minor cycles; tclean's `restoration` and `pbcor`.
     continued : tuple of (str, str)
@@ -82,6 +87,16 @@ class ContinuumJob:
     def prefix(self, part: Part) -> str:
         """Prefix of a part's images."""
         return os.path.join(self.directory, f"part-{part.index:03d}", "part")
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether all that the deconvolver knows between cycles is in its images.
+
+        Not so of automasks, and of ``asp``, which goes on from the scales that it found last.
+        """
+        deconvolution = self.records.deconvolution
+        is_known = deconvolution["deconvolver"] in _WITHOUT_STATE
+        return not self.cleans or (is_known and "auto" not in deconvolution["usemask"])
 
     @property
     def index(self) -> int:
@@ -133,6 +148,12 @@ class PartJob:
         return str(self.part)
 
 
+def is_gridded(name: str) -> bool:
+    """Tell whether an entry of a part's folder is what its major cycles leave, or start from."""
+    kind, _, product = name.partition(".")
+    return kind == "part" and product.split(".")[0] in ("model", "residual", "sumwt", "weight")
+
+
 class PartImager:
     """CASA's imager for one part of the data.
 
@@ -180,6 +201,10 @@ class PartImager:
                     "usemask": self.job.whole.records.deconvolution["usemask"],
                 }
             )
+        # A driver that comes later adds them up again.
+        for product in os.listdir(os.path.dirname(self._prefix)):
+            if is_gridded(product):
+                sync_tree(os.path.join(os.path.dirname(self._prefix), product))
         self.steps += 1
 
     def recover(self, steps: int, next_step: str) -> None:
@@ -287,6 +312,7 @@ def run_step(
     key = (job.run, job.index)
     worked = _at_work.get(key)
     if worked is None or worked.steps != steps:
+        _forget_gone()
         forget(*key)
         worked = make(job)
         if steps:
@@ -299,6 +325,12 @@ def run_step(
         forget(*key)
         raise
     return result
+
+
+def _forget_gone() -> None:
+    """Close what this worker holds of attempts that others have gone on from."""
+    for key in [key for key in _at_work if not os.path.isdir(key[0])]:
+        _at_work.pop(key).close()
 
 
 def forget(run: str, index: int | None = None) -> None:

@@ -9,8 +9,12 @@ all fields'.
 
 The steps are `WholeImage.open`, `sum_density` or `make_density` where the weights depend on the
 density, `begin`, then `scatter_model` and `gather` before and after each gridding, `minor` between
-them, and `finish`. The deconvolver's state cannot be had from disk: when its worker dies the clean
-begins anew (`StateLostError`).
+them, and `finish`.
+
+When the worker that has the tools dies, or the driver, another attempt goes on from the images of
+the former one (`take_over`): from the model as the last minor cycle left it, and from the parts'
+residuals, which are added up again. With automasks, and with ``asp``, the deconvolver has a state
+that cannot be had from disk: the clean then begins anew.
 """
 
 from __future__ import annotations
@@ -25,19 +29,27 @@ from typing import Any
 import numpy as np
 from casatools import synthesisdeconvolver, synthesisimager, synthesisnormalizer
 
+from ..keeping.durable import sync_directory, sync_tree, write_bytes
+from ..keeping.resumption import copy_table
 from ..planning.axis import select_and_define
-from ..products import images
-from ..products.casa_io import open_table
+from ..products.casa_io import flush, open_table
 from ..records import Record
-from .part_imager import ContinuumJob, PartImager, PartJob, run_step
+from .part_imager import ContinuumJob, PartImager, PartJob, is_gridded, run_step
 
 #: What a normaliser that makes an image writes into its miscellaneous information, and the imager,
 #: which makes PSF and residual in tclean, does not; images that are made later take it over.
 _GATHERED_KEYWORD = "useweightimage"
 
 
+#: Name in the folder of the image as a whole: it has been taken over from a former attempt.
+_TAKEN_OVER = "taken-over"
+
+#: Name, before a number of steps, of the folder with the model as it was after them.
+_SAVED = "model-after-"
+
+
 class StateLostError(Exception):
-    """The worker that had the image as a whole is gone; the clean must begin anew."""
+    """The worker that had the image as a whole is gone: another attempt is to be made."""
 
 
 class WholeImage:
@@ -78,12 +90,11 @@ class WholeImage:
             self._imager = synthesisimager()
             select_and_define(self._imager, records)
             self._imager.normalizerinfo(records.normalization)
-            self._adder = self._adding_normalizer(self._prefix)
-            self._normalizer = synthesisnormalizer()
-            self._normalizer.setupnormalizer(normpars=records.normalization)
+            self._open_normalizers()
             if self.job.cleans or self.job.restores:
                 self._deconvolver = synthesisdeconvolver()
                 self._deconvolver.setupdeconvolution(decpars=records.deconvolution)
+            self._save_model()
 
     def sum_density(self) -> None:
         """Add up the density of the parts' data in the uv plane."""
@@ -114,6 +125,7 @@ class WholeImage:
                 self._deconvolver.checkrestoringbeam()
             self._imager.makepb()
             self._normalizer.normalizeprimarybeam()
+            sync_tree(os.path.dirname(self._prefix))
 
     def scatter_model(self) -> None:
         """Give the parts the model, if there is one."""
@@ -136,16 +148,21 @@ class WholeImage:
             set up, and after; empty if there are no minor cycles.
         """
         with self._step():
-            self._adder.gatherresidual()
-            self._remove_keyword("residual")
-            self._normalizer.gatherresidual()
-            self._normalizer.divideresidualbyweight()
-            self._normalizer.multiplymodelbyweight()
+            self._add_residuals()
             if not self.job.cleans:
                 return []
             before = [self._deconvolver.initminorcycle()] if first else []
             self._deconvolver.setupmask()
+            if first and os.path.isdir(self._mask):
+                sync_tree(self._mask)
             return [*before, self._deconvolver.initminorcycle()]
+
+    def _add_residuals(self) -> None:
+        self._adder.gatherresidual()
+        self._remove_keyword("residual")
+        self._normalizer.gatherresidual()
+        self._normalizer.divideresidualbyweight()
+        self._normalizer.multiplymodelbyweight()
 
     def keep_model(self, *, number: int) -> dict[str, str]:
         """Copy the model as it is, if there is one.
@@ -161,13 +178,13 @@ class WholeImage:
             The copies by product, 'model' or one for each Taylor term.
         """
         with self._step():
-            folder = os.path.join(self.job.directory, f"kept-{number}")
+            # Not in the directory of an attempt: it is wanted whatever becomes of that.
+            folder = os.path.join(os.path.dirname(self.job.directory), f"kept-{number}")
             shutil.rmtree(folder, ignore_errors=True)
             kept = {}
-            for product, path in self._products().items():
-                if product.split(".")[0] == "model":
-                    kept[product] = os.path.join(folder, product)
-                    shutil.copytree(path, kept[product])
+            for product, path in self._models().items():
+                kept[product] = os.path.join(folder, product)
+                shutil.copytree(path, kept[product])
             return kept
 
     def minor(self, *, controls: Record) -> Record:
@@ -188,6 +205,7 @@ class WholeImage:
             if "auto" in self._records.deconvolution["usemask"] and os.path.isdir(self._mask):
                 shutil.rmtree(self._former_mask, ignore_errors=True)
                 shutil.copytree(self._mask, self._former_mask)
+            self._save_model()
             return record
 
     def set_up_mask(self) -> list[Record]:
@@ -196,20 +214,18 @@ class WholeImage:
             self._deconvolver.setupmask()
             return [self._deconvolver.initminorcycle()]
 
-    def finish(self, *, revert_mask: bool, history: Sequence[str]) -> dict[str, str]:
+    def finish(self, *, revert_mask: bool) -> list[str]:
         """Restore, if wanted, and close the tools.
 
         Parameters
         ----------
         revert_mask : bool
             Whether automasking made a mask that was not used, since the clean came to its end.
-        history : sequence of str
-            Lines for the images' history.
 
         Returns
         -------
-        dict
-            The images that were made, by their extensions.
+        list of str
+            Extensions of the images that were made.
         """
         with self._step():
             if revert_mask and os.path.isdir(self._former_mask):
@@ -220,19 +236,45 @@ class WholeImage:
                 if self.job.corrects:
                     self._deconvolver.pbcor()
             self.close()
-            products = self._products()
-            for path in products.values():
-                images.set_history(path, "ptclean", history)
-            return products
+            sync_tree(os.path.dirname(self._prefix))
+            return list(self._products())
 
     def recover(self, steps: int, next_step: str) -> None:
-        """Refuse to go on, whatever came before.
+        """Go on with images that have been taken over.
+
+        Parameters
+        ----------
+        steps : int
+            Steps that are complete, `begin` among them.
+        next_step : str
 
         Raises
         ------
         StateLostError
+            If they have not been: the worker that had them has died.
         """
-        raise StateLostError(f"{steps} steps are done, but their state is lost before {next_step}")
+        taken_over = os.path.join(os.path.dirname(self._prefix), _TAKEN_OVER)
+        if not os.path.exists(taken_over):
+            raise StateLostError(f"{steps} steps are done, but the tools are gone at {next_step}")
+        os.remove(taken_over)
+        os.mkdir(self._scratch)
+        records = self._records
+        with contextlib.chdir(self._scratch):
+            self._open_normalizers()
+            if self.job.cleans or self.job.restores:
+                # What these say is in the images.
+                said = {"startmodel": ""} | ({"mask": ""} if os.path.isdir(self._mask) else {})
+                self._deconvolver = synthesisdeconvolver()
+                self._deconvolver.setupdeconvolution(decpars=records.deconvolution | said)
+                self._deconvolver.checkrestoringbeam()
+            if next_step != "scatter_model":
+                self._normalizer.dividemodelbyweight()
+            if next_step not in ("scatter_model", "gather"):
+                self._add_residuals()
+                if self.job.cleans:
+                    self._deconvolver.setupmask()
+                    self._deconvolver.initminorcycle()
+        self.steps = steps
 
     def close(self) -> None:
         """Close CASA's tools; the images stay."""
@@ -262,6 +304,26 @@ class WholeImage:
         with contextlib.chdir(self._scratch):
             yield
         self.steps += 1
+
+    def _open_normalizers(self) -> None:
+        self._adder = self._adding_normalizer(self._prefix)
+        self._normalizer = synthesisnormalizer()
+        self._normalizer.setupnormalizer(normpars=self._records.normalization)
+
+    def _save_model(self) -> None:
+        """Keep the model as the step leaves it that is about to be complete, and the one before."""
+        if not self.job.keeps_state:
+            return
+        directory = self.job.directory
+        former = sorted(_saved_models(directory))
+        saved = os.path.join(directory, f"{_SAVED}{self.steps + 1}")
+        os.mkdir(saved)
+        for path in self._models().values():
+            shutil.copytree(path, os.path.join(saved, os.path.basename(path)))
+        sync_tree(saved)
+        sync_directory(directory)
+        for steps in former[:-1]:
+            shutil.rmtree(os.path.join(directory, f"{_SAVED}{steps}"))
 
     def _adding_normalizer(self, prefix: str) -> Any:
         parts = [self.job.prefix(part) for part in self.job.parts]
@@ -304,6 +366,17 @@ class WholeImage:
         assert self.job.density is not None
         shutil.move(made, self.job.density)
 
+    def _models(self) -> dict[str, str]:
+        """Paths of the models, by product, which are on disk as they are."""
+        models = {
+            product: path
+            for product, path in self._products().items()
+            if product.split(".")[0] == "model"
+        }
+        for path in models.values():
+            flush(path)
+        return models
+
     def _products(self) -> dict[str, str]:
         folder, name = os.path.split(self._prefix)
         return {
@@ -311,6 +384,56 @@ class WholeImage:
             for entry in sorted(os.listdir(folder))
             if entry.startswith(f"{name}.")
         }
+
+
+def _saved_models(directory: str) -> list[int]:
+    """Numbers of steps after which there is a copy of the model."""
+    names = os.listdir(directory)
+    return [int(name.removeprefix(_SAVED)) for name in names if name.startswith(_SAVED)]
+
+
+def take_over(former: str, job: ContinuumJob, names: Sequence[str]) -> None:
+    """Take the images of a former attempt into a new one.
+
+    Parameters
+    ----------
+    former : str
+        Directory of the former attempt.
+    job : ContinuumJob
+        Of the new one, whose directory is empty.
+    names : sequence of str
+        Steps of the image as a whole that are complete, `begin` among them.
+    """
+    directory = job.directory
+    whole = os.path.join(directory, "whole")
+    os.mkdir(whole)
+    for name in os.listdir(os.path.join(former, "whole")):
+        product = name.removeprefix("whole.")
+        # The model may have been in use; a mask that was not complete is made anew.
+        if product != name and product.split(".")[0] not in ("model", "mask"):
+            copy_table(os.path.join(former, "whole", name), os.path.join(whole, name))
+    if "gather" in names:
+        masks = [os.path.join(former, "whole", "whole.mask")]
+    else:
+        masks = [path for product, path in job.continued if product == "mask"]
+    for path in filter(os.path.isdir, masks):
+        copy_table(path, os.path.join(whole, "whole.mask"))
+    last = max(number for number, name in enumerate(names, 1) if name in ("open", "minor"))
+    saved = os.path.join(former, f"{_SAVED}{last}")
+    for name in os.listdir(saved):
+        copy_table(os.path.join(saved, name), os.path.join(whole, name))
+    copy_table(saved, os.path.join(directory, f"{_SAVED}{last}"))
+    if job.density is not None:
+        density = os.path.relpath(job.density, directory)
+        copy_table(os.path.join(former, density), job.density)
+    for part in job.parts:
+        folder = os.path.dirname(job.prefix(part))
+        of_former = os.path.join(former, os.path.relpath(folder, directory))
+        os.mkdir(folder)
+        for name in filter(is_gridded, os.listdir(of_former)):
+            copy_table(os.path.join(of_former, name), os.path.join(folder, name))
+    sync_tree(directory)
+    write_bytes(os.path.join(whole, _TAKEN_OVER), b"")
 
 
 def step(job: PartJob | ContinuumJob, steps: int, name: str, arguments: Record) -> Any:

@@ -12,6 +12,7 @@ the driver has cut off counts as not written.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -90,18 +91,22 @@ class Journal:
         """Say in a few words where the run would go on."""
         if self.knows("assembled"):
             return "putting the images under their names"
-        chunks = {index for index, _ in self._results}
-        names = [self.steps_of(index) for index in chunks]
-        cycles = min((each.count("minor") for each in names), default=0)
-        alone = sum("clean" in each for each in names)
+        all_names = [self.steps_of(index) for index in {index for index, _ in self._results}]
+        alone = sum("clean" in each for each in all_names)
         if alone:
             return f"the chunks that are left, with {alone} done"
+        # Not those of the parts of a continuum image, which are gridded alone.
+        names = [each for each in all_names if "begin" in each]
+        of_parts = len(names) < len(all_names)
         finished = sum("finish" in each for each in names)
         if finished:
-            return f"restoring, with {finished} chunks done"
+            return "its end" if of_parts else f"restoring, with {finished} chunks done"
+        cycles = min((each.count("minor") for each in names), default=0)
         if cycles or any("minor" in each for each in names):
             return f"cycle {cycles + 1}"
-        return f"the first residual, with {len(chunks)} chunks done"
+        if of_parts:
+            return "the first residual" if names else "its beginning"
+        return f"the first residual, with {len(names)} chunks done"
 
     def knows(self, fact: str) -> bool:
         """Tell whether a fact has been kept."""
@@ -121,6 +126,16 @@ class Journal:
         if not self.knows(fact):
             self.put(fact, find())
         return self.fact(fact)
+
+    def clear(self) -> None:
+        """Forget everything, for a run that is begun anew."""
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self._path)
+        self._facts, self._results, self._passed, self._size = {}, {}, {}, 0
+
+    def rewind(self) -> None:
+        """Pass on by no step yet, for a driver that goes through the run again."""
+        self._passed = {}
 
     def take(self, steps: Sequence[Step]) -> dict[int, Any]:
         """Return what those of some steps returned that are complete, and pass on by them.

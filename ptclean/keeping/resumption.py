@@ -11,7 +11,7 @@ A worker of the former driver may still be at work: one of a cluster of the user
 whatever becomes of the driver. So each driver has a directory of its own for the chunks, an
 *attempt*, and takes into it copies of what nobody writes to.
 
-Does not cover continuum images, which are begun anew.
+Of a continuum image, what there is to be taken over is :mod:`ptclean.imaging.whole_image`'s to say.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from ..errors import (
     SaveModelError,
     TaskError,
 )
+from ..planning.continuum_plan import ContinuumPlan, fit_again
 from ..planning.cube_plan import Plan, available_space
 from ..planning.memory import USABLE, workers_that_fit
 from ..planning.sizing import USABLE_OF_LIMIT, Machine
@@ -112,7 +113,7 @@ def find_leftover(parameters: Parameters) -> Leftover | None:
         journal = Journal(path)
     except (ManifestError, JournalError) as error:
         raise LeftoverError(path, "", "", [str(error)]) from error
-    if not journal.steps:
+    if not journal.steps and not journal.knows("assembled"):
         return None
     changes = manifest.changes(tclean, with_inputs=not journal.knows("assembled"))
     if changes and journal.knows("installed"):
@@ -136,13 +137,16 @@ def plan_on(plan: Plan, own: Parameters, machine: Machine) -> Plan:
     Returns
     -------
     Plan
-        With the same chunks, on which the memory of a worker depends, whatever `chanchunks` is now.
+        With the same chunks, on which the memory of a worker depends, whatever `chanchunks` is now,
+        or the same parts.
 
     Raises
     ------
     MemoryError
         If a chunk does not fit into a worker any more.
     """
+    if isinstance(plan, ContinuumPlan):
+        return fit_again(plan, machine, own["nworkers"])
     wanted = own["nworkers"] or machine.workers
     usable = machine.memory * USABLE
     if machine.limit is not None:
@@ -182,7 +186,8 @@ def keeps(error: BaseException, directory: str) -> bool:
         return False
     # The text of the latter says how to go on.
     of_no_use = isinstance(error, DataChangedError | SaveModelError)
-    if not journal.steps or journal.knows("installed") or of_no_use:
+    has_work = journal.steps or journal.knows("assembled")
+    if not has_work or journal.knows("installed") or of_no_use:
         return False
     if _is_of_the_input(error) and not journal.knows("begun"):
         return False
@@ -320,10 +325,18 @@ def take_over(chunk: TakingOver) -> None:
 def _copy(source: str, name: str, target: str, new_name: str = "") -> None:
     path, new = os.path.join(source, name), os.path.join(target, new_name or name)
     if os.path.isdir(path):
-        # CASA's locks are of no meaning to others, and a worker may be waiting at them.
-        shutil.copytree(path, new, ignore=shutil.ignore_patterns("*.new-*"))
+        copy_table(path, new)
     elif os.path.exists(path):
         shutil.copy2(path, new)
+
+
+def copy_table(path: str, new: str) -> None:
+    """Copy a table or an image which a worker may have open, and close meanwhile.
+
+    CASA's locks are of no meaning to others, and a worker may be waiting at them. What it writes
+    anew it writes beside, under another name (``table.dat_tmp``).
+    """
+    shutil.copytree(path, new, ignore=shutil.ignore_patterns("*.new-*", "*.new", "*_tmp"))
 
 
 def remove_former(directory: str, attempt: str) -> None:

@@ -63,14 +63,11 @@ class ContinuumPlan(Plan):
         Taylor terms.
     ignores_chanchunks : bool
         Whether `chanchunks` is set, which has no meaning for one channel.
-    continued : tuple of str
-        Extensions of the images of an earlier run from which the clean goes on.
     """
 
     parts: tuple[Part, ...] = ()
     terms: int = 1
     ignores_chanchunks: bool = False
-    continued: tuple[str, ...] = ()
 
     def _table(self) -> list[tuple[str, str]]:
         nx, ny, npol, _ = self.shape or (0, 0, 0, 0)
@@ -91,8 +88,8 @@ class ContinuumPlan(Plan):
             ),
             ("reads", f"{self.rows} rows; up to {self.read_bytes / _GIB:.2f} GiB a pass"),
         ]
-        if self.continued:
-            rows_of_table.append(("goes on", f"from the {', '.join(self.continued)} that exist"))
+        if self.existing:
+            rows_of_table.append(("goes on", f"from the {', '.join(self.existing)} that exist"))
         return rows_of_table
 
 
@@ -190,12 +187,42 @@ def make_continuum_plan(
         parts=parts,
         terms=terms,
         ignores_chanchunks=own["chanchunks"] != -1,
-        continued=tuple(
+        existing=tuple(
             product
             for product in sorted(existing)
             # Models without terms are nothing to mtmfs, nor those with terms to the others.
             if is_continued(product) and (product == "mask" or is_mtmfs == (product != "model"))
         ),
+    )
+
+
+def fit_again(plan: ContinuumPlan, machine: Machine, nworkers: int) -> ContinuumPlan:
+    """Fit the plan of a run that was begun earlier to the machine on which it goes on.
+
+    Parameters
+    ----------
+    plan : ContinuumPlan
+    machine : Machine
+    nworkers : int
+        ptclean's own parameter.
+
+    Raises
+    ------
+    MemoryError
+        If the image does not fit into a worker any more.
+    """
+    nx, ny, npol, _ = plan.shape or (1, 1, 1, 1)
+    size = ImageSize(nx, ny, npol, plan.parameters["gridder"])
+    fitting, needed, warnings = _fit(
+        size, plan.terms, len(plan.parts), machine, nworkers, plan.parameters
+    )
+    return replace(
+        plan,
+        nworkers=fitting,
+        worker_memory=needed,
+        memory_limit=machine.limit,
+        warnings=(*warnings, *_cautions(plan.parameters)),
+        free_space=available_space(plan.imagename),
     )
 
 

@@ -144,6 +144,8 @@ class Plan:
         if self.shape is None:
             rows.append(("engine", f"tclean, serially: {self.serial}"))
         else:
+            if self.resumes:
+                rows.append(("resumes", self.resumes))
             rows += self._table()
             rows.append(
                 (
@@ -164,7 +166,6 @@ class Plan:
         guards = f"{guard} guard channel{'s' * (guard != 1)} on either side"
         limit = "none" if self.memory_limit is None else f"{self.memory_limit / _GIB:.2f} GiB"
         return [
-            *([("resumes", self.resumes)] if self.resumes else []),
             ("cube", f"{nx} x {ny} pixels, {npol} Stokes, {nchan} channels"),
             (
                 "axis",

@@ -54,6 +54,17 @@ def open_image(path: str) -> Iterator[Any]:
         tool.done()
 
 
+def flush(path: str) -> None:
+    """Have what CASA's tools in this process have not written of an image yet on disk.
+
+    A table that is open is opened once for the whole process (casacore's ``TableCache``), so this
+    is the one that the tools write to. Measured, 6.7.0: a mosaic's model is all zeros on disk after
+    the minor cycle.
+    """
+    with open_table(path, write=True) as tb:
+        tb.flush()
+
+
 def take_over_locks(path: str) -> None:
     """Free a table or image from the locks of processes that have it open, idle.
 
