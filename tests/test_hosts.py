@@ -66,7 +66,7 @@ def test_a_host_is_lost_and_another_joins(line_ms: str, reference: str, tmp_path
         run = start_run(
             driver, address, tmp_path, 2, vis=line_ms, imagename=str(images / "cube"), chanchunks=1
         )
-        while not list(images.glob("cube.ptclean/**/core.model")):
+        while not list(images.glob("cube.ptclean/attempt-*/chunk-*/core.model")):
             assert run.poll() is None, "it ended before there was a model"
             time.sleep(0.01)
         nodes[0].unplug()

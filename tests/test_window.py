@@ -34,7 +34,14 @@ pytestmark = pytest.mark.usefixtures("cluster")
 
 NCHAN = 24
 
-LINES: dict[str, Any] = COMMON | {"start": "", "nchan": NCHAN, "imsize": 64, "pbcor": False}
+LINES: dict[str, Any] = {
+    **COMMON,
+    "start": "",
+    "nchan": NCHAN,
+    "imsize": 64,
+    "pbcor": False,
+    "threshold": "40mJy",
+}
 
 CASES: dict[str, dict[str, Any]] = {
     "hogbom": {},
@@ -62,7 +69,7 @@ CASES: dict[str, dict[str, Any]] = {
 def lines_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("lines") / "lines.ms"
     simulate(path, nchan=NCHAN, nant=12, nint=4, continuum=0.0, line_fraction=0.25, day=4)
-    for channel, antennas in ((2, "0,1,2"), (11, "4,5,6"), (12, "2,3,8,9")):
+    for channel, antennas in ((2, "0,1,2"), (11, "4"), (12, "2")):
         flagdata(str(path), spw=f"0:{channel}", antenna=antennas, flagbackup=False)
     return str(path)
 
@@ -73,12 +80,14 @@ SIZES += [(case, size) for case in ("hogbom", "masks by CASA", "cubic") for size
 
 @pytest.mark.parametrize(("case", "chanchunks"), SIZES)
 def test_same_cube(case: str, chanchunks: int, lines_ms: str, tmp_path: Path) -> None:
-    returned = assert_same_as_tclean(
-        lines_ms, tmp_path, chanchunks=chanchunks, **LINES | CASES[case]
-    )
+    arguments = LINES | CASES[case]
+    if chanchunks == 1:
+        # As many as it takes for some to be of no line.
+        arguments |= {"start": 7, "nchan": 8}
+    returned = assert_same_as_tclean(lines_ms, tmp_path, chanchunks=chanchunks, **arguments)
     assert returned["iterdone"] > 0
     with_model = pixels(tmp_path / "ptclean.model").any(axis=(0, 1, 2))
-    assert 0 < with_model.sum() < NCHAN
+    assert 0 < with_model.sum() < arguments["nchan"] or case == "one channel"
 
 
 def test_killed_workers_change_nothing(lines_ms: str, tmp_path: Path) -> None:
