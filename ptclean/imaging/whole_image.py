@@ -317,6 +317,8 @@ class WholeImage:
         directory = self.job.directory
         former = sorted(_saved_models(directory))
         saved = os.path.join(directory, f"{_SAVED}{self.steps + 1}")
+        # By a worker that died in this step.
+        shutil.rmtree(saved, ignore_errors=True)
         os.mkdir(saved)
         for path in self._models().values():
             shutil.copytree(path, os.path.join(saved, os.path.basename(path)))

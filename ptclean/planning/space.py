@@ -153,4 +153,7 @@ def continuum_space(size: ImageSize, parts: int, terms: int, outputs: Outputs) -
     # All products of each term, the sums of parts, two spectral indices, and a mask.
     whole = (outputs.products(size) + 2) * terms + (2 * terms - 1) + weights
     total += whole * (plane + size.pixels * _MASK + _TABLE)
+    if outputs.cleans:
+        # Copies of the models after the last two minor cycles.
+        total += 2 * terms * (plane + _TABLE)
     return round(total * (1 + _MARGIN))
