@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from .call.parameters import imager_parameters, saving_records
 from .call.shell import ShellTask, show_in_taskhelp
 from .call.task import bind, signature
 from .config import check_settings, setting
-from .imaging.assembly import history_lines, install, install_images
+from .imaging.assembly import history_lines, install
 from .imaging.continuum import ContinuumImager
 from .imaging.imager import ParallelCubeImager
 from .imaging.independent import IndependentChunks
@@ -134,9 +135,8 @@ def run(parameters: dict[str, Any]) -> Record | None:
             Story(tenths=shown != "off", said=log.alarming()),
             progress.bar_for_run(made.nworkers),
         )
-        engine = _run_continuum if isinstance(made, ContinuumPlan) else _run_parallel
         try:
-            result = engine(parameters, made, history, recorder, listeners)
+            result = _run_parallel(parameters, made, history, recorder, listeners)
         finally:
             listeners.close()
     recorder.end(result)
@@ -217,14 +217,12 @@ def _run_parallel(
         ) as cluster:
             recorder.used_workers(cluster.worker_logs)
             admit = _admission(cluster, made, directory)
-            engine: type[IndependentChunks | ParallelCubeImager]
-            engine = IndependentChunks if made.independent else ParallelCubeImager
-            imager = engine(made, cluster.client, directory, admit, listener)
+            imager = _engine(made)(made, cluster.client, directory, admit, listener)
             with unchanged_data(_data(made)):
-                summary, assembled = imager.run(history)
-            install(assembled, made.imagename)
+                summary, products = imager.run(history)
+            install(products, made.imagename)
             _save_model(imager.models, made, cluster, directory, admit, listener)
-        for product in set(images.image_products(made.imagename)) - set(assembled):
+        for product in set(images.image_products(made.imagename)) - set(products):
             # tclean tells it to all images of that name, also to those that it left as they were.
             images.set_history(f"{made.imagename}.{product}", "ptclean", history)
         Journal(directory).put("installed", True)
@@ -233,37 +231,11 @@ def _run_parallel(
     return _returned(summary, made)
 
 
-def _run_continuum(
-    parameters: dict[str, Any],
-    made: Plan,
-    history: list[str],
-    recorder: RunRecorder,
-    listener: Listener,
-) -> Record:
-    assert isinstance(made, ContinuumPlan)
-    path = f"{made.imagename}.ptclean"
-    goes_on = bool(made.resumes)
-    with (
-        orderly_end(),
-        work_directory(
-            made.imagename, goes_on=goes_on, keeps=lambda error: keeps(error, path)
-        ) as directory,
-        failures_explained(directory),
-    ):
-        if not goes_on:
-            make_manifest(made).write(directory)
-        with cluster_for_run(
-            made.nworkers, parameters["memory_limit"], made.casa_memory
-        ) as cluster:
-            recorder.used_workers(cluster.worker_logs)
-            admit = _admission(cluster, made, directory)
-            imager = ContinuumImager(made, cluster.client, directory, admit, listener)
-            with unchanged_data(_data(made)):
-                summary, products = imager.run(history)
-            install_images(products, made.imagename)
-            _save_model(imager.models, made, cluster, directory, admit, listener)
-        Journal(directory).put("installed", True)
-    return _returned(summary, made)
+def _engine(made: Plan) -> Callable[..., ParallelCubeImager | IndependentChunks | ContinuumImager]:
+    """Choose what makes the images of a plan."""
+    if isinstance(made, ContinuumPlan):
+        return ContinuumImager
+    return IndependentChunks if made.independent else ParallelCubeImager
 
 
 def _data(made: Plan) -> list[str]:

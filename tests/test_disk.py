@@ -191,14 +191,13 @@ def test_the_estimate_of_other_calls(cluster, line_ms, tmp_path, monkeypatch, ar
     call = {"vis": line_ms, "imagename": str(tmp_path / "line"), **CALL, "imsize": 192}
     call |= {"niter": 50, **arguments}
     taken = []
-    name = "install_images" if "specmode" in arguments else "install"
-    install = getattr(run, name)
+    install = run.install
 
     def measured(made, imagename):
         taken.append(disk.used_bytes(f"{imagename}.ptclean"))
         install(made, imagename)
 
-    monkeypatch.setattr(run, name, measured)
+    monkeypatch.setattr(run, "install", measured)
     made = plan(**call)
     assert made.serial is None
     ptclean(**call)

@@ -153,7 +153,7 @@ def assemble(assembly: Assembly) -> None:
 
 def assemble_all(
     made: Mapping[str, Assembly], on_workers: Callable[..., Any], listener: Listener
-) -> None:
+) -> dict[str, str]:
     """Assemble all products.
 
     Parameters
@@ -164,26 +164,19 @@ def assemble_all(
         Calls a function with each of some arguments, of which tasks tell what they are
         (:meth:`ptclean.workers.splitter.CubeSplitter.map`).
     listener : Listener
+
+    Returns
+    -------
+    dict of str
+        The image of each product.
     """
     tasks = tuple(Task("assemble", index, 1) for index in range(len(made)))
     with told(listener, Phase("assembling", tasks, len(made), unit="products")):
         on_workers(assemble, made.values(), tasks)
+    return {product: each.target for product, each in made.items()}
 
 
-def install(made: Mapping[str, Assembly], imagename: str) -> None:
-    """Put assembled products under their names, in the place of earlier ones.
-
-    Parameters
-    ----------
-    made : mapping
-        Outcome of `assemblies`, all of them assembled.
-    imagename : str
-        Absolute prefix of the names.
-    """
-    install_images({product: each.target for product, each in made.items()}, imagename)
-
-
-def install_images(made: Mapping[str, str], imagename: str) -> None:
+def install(made: Mapping[str, str], imagename: str) -> None:
     """Put images under their names, in the place of earlier ones.
 
     May be called again if the process ended on the way: what is in its place stays there.

@@ -62,6 +62,8 @@ class ContinuumImager:
 
     Attributes
     ----------
+    skipped : int
+        0: all parts are gridded in each major cycle.
     models : ModelsToSave
         Models that tclean would write to the measurement sets.
     """
@@ -82,6 +84,7 @@ class ContinuumImager:
         self._directory = directory
         self._journal = Journal(directory)
         self._admit = admit
+        self.skipped = 0
         self.models = ModelsToSave(plan.parameters)
         self._listener = listener or Story()
 

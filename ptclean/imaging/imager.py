@@ -39,7 +39,7 @@ from ..reporting.story import Story
 from ..workers.splitter import Admit, CubeSplitter, Step
 from ..workers.worker import Outcome
 from . import chunk_imager
-from .assembly import Assembly, assemble, assemble_all, assemblies, assembly_of_model
+from .assembly import assemble, assemble_all, assemblies, assembly_of_model
 from .automask import block_of, full_blocks, speaks_of_a_chunk
 from .chunk_job import ChunkJob
 from .control import (
@@ -163,7 +163,7 @@ class ParallelCubeImager:
             for chunk in plan.chunks
         )
 
-    def run(self, history: Sequence[str]) -> tuple[Record | None, dict[str, Assembly]]:
+    def run(self, history: Sequence[str]) -> tuple[Record | None, dict[str, str]]:
         """Make the images of all chunks, and of them those of the cube, in the work directory.
 
         Parameters
@@ -176,7 +176,7 @@ class ParallelCubeImager:
         summary : dict or None
             Of the iteration control; None without minor cycles.
         made : dict
-            Assembly of each product.
+            The image of each product.
 
         Raises
         ------
@@ -187,8 +187,7 @@ class ParallelCubeImager:
             self.models.go_on(self._journal.fact("models to save"))
             return self._journal.fact("summary"), self._journal.fact("assembled")
         summary = self.make_chunks()
-        made = assemblies(self.jobs, history)
-        assemble_all(made, self._splitter.map, self._listener)
+        made = assemble_all(assemblies(self.jobs, history), self._splitter.map, self._listener)
         self._journal.put("summary", summary)
         self._journal.put("models to save", self.models.state())
         self._journal.put("assembled", made)

@@ -44,7 +44,7 @@ from ..records import Record
 from ..reporting.events import Listener, Phase, task_of, told
 from ..reporting.story import Story
 from ..workers.splitter import Admit, CubeSplitter, Step
-from .assembly import Assembly, assemble_all, assemblies
+from .assembly import assemble_all, assemblies
 from .chunk_imager import forget
 from .chunk_job import ChunkJob
 from .control import CHANNEL_ROW, ITERATIONS_ROW
@@ -133,7 +133,7 @@ class IndependentChunks:
             for chunk in plan.chunks
         ]
 
-    def run(self, history: Sequence[str]) -> tuple[Record, dict[str, Assembly]]:
+    def run(self, history: Sequence[str]) -> tuple[Record, dict[str, str]]:
         """Make the images of all chunks, and of them those of the cube, in the work directory.
 
         Parameters
@@ -146,7 +146,7 @@ class IndependentChunks:
         summary : dict
             What the iteration controls of all chunks say, as of one (`join_summaries`).
         made : dict
-            Assembly of each product.
+            The image of each product.
 
         Raises
         ------
@@ -164,8 +164,7 @@ class IndependentChunks:
             journal.put("attempt", os.path.basename(attempt))
         results = self._clean()
         summary = join_summaries(results, [job.chunk for job in self._jobs])
-        made = assemblies(self._jobs, history)
-        assemble_all(made, on_workers, self._listener)
+        made = assemble_all(assemblies(self._jobs, history), on_workers, self._listener)
         journal.put("summary", summary)
         journal.put("assembled", made)
         return summary, made
