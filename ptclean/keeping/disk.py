@@ -163,13 +163,27 @@ def has_colons(folder: str) -> bool:
 
     FAT and exFAT refuse them. CASA gives such names to the images that it makes in passing
     ("imagesolver::cleanpsf", measured, 6.7.0), in the directory that the process is in.
+
+    Whatever knows files without names is none of them: it need not be tried, which would change the
+    folder's time.
     """
+    if _knows_nameless_files(folder):
+        return True
     with contextlib.suppress(OSError):
         with tempfile.TemporaryDirectory(dir=existing_ancestor(folder)) as place:
             try:
                 os.mkdir(os.path.join(place, "a:b"))
             except OSError:
                 return False
+    return True
+
+
+def _knows_nameless_files(folder: str) -> bool:
+    """Tell whether the system, Linux, and the file system do; see open(2)."""
+    try:
+        os.close(os.open(existing_ancestor(folder), os.O_TMPFILE | os.O_RDWR))
+    except (OSError, AttributeError):
+        return False
     return True
 
 
