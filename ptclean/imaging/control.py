@@ -291,6 +291,7 @@ class IterationControl:
         self._block = block
         self._planes = planes
         self._tool: Any = None
+        self._left = 0
         self.major_cycles = 0
         self.minor_cycles = 0
         self.iterations = 0
@@ -301,6 +302,9 @@ class IterationControl:
         try:
             self._tool = iterbotsink()
             self._tool.setupiteration(iterpars=self._iteration)
+            # CASA does not set this count when a clean begins: it holds what the memory held, which
+            # after a clean that was broken off need not be zero (measured, 6.7.0).
+            self._left = int(self._tool.getiterationsummary()["interactiveiterdone"])
         except BaseException:
             self.__exit__()
             raise
@@ -350,4 +354,5 @@ class IterationControl:
     def summary(self) -> Record:
         """What tclean returns, but for the texts and the form of ``summaryminor``."""
         summary: Record = self._tool.getiterationsummary()
+        summary["interactiveiterdone"] -= self._left
         return summary
