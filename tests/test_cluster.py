@@ -584,6 +584,18 @@ print(*[each.pid for each in psutil.Process().children(recursive=True)], flush=T
 time.sleep(60)
 """
 
+SUDDEN = """
+import os, signal
+from ptclean.workers.cluster import DaskClusterManager
+from ptclean.workers.launching import Launcher
+launch = Launcher.launch
+def launch_and_die(*args):
+    print(launch(*args).pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+Launcher.launch = launch_and_die
+DaskClusterManager(1, local_directory="scratch").start()
+"""
+
 
 @contextlib.contextmanager
 def running(text, directory, environment):
@@ -613,6 +625,15 @@ def test_ctrl_c_does_not_reach_the_workers(tmp_path, environment):
         os.killpg(process.pid, signal.SIGINT)
         assert process.stdout.readline() == "the worker lives\n"
         assert process.wait(timeout=20) == 0
+
+
+def test_workers_end_with_a_script_that_was_killed_before_they_began(tmp_path, environment):
+    (tmp_path / "scratch").mkdir()
+    with running(SUDDEN, tmp_path, environment) as process:
+        processes = [int(process.stdout.readline())]
+        process.wait()
+        wait_until(lambda: gone(processes), seconds=20)
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_busy_workers_end_with_a_killed_script(tmp_path, environment):

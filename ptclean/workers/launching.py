@@ -25,6 +25,7 @@ from distributed import SpecCluster
 from distributed.deploy.spec import ProcessInterface
 
 from ..errors import WorkerStartError
+from .watchdog import PARENT
 from .worker_spec import worker_spec
 
 _LINES_OF_EVIDENCE = 20
@@ -69,6 +70,7 @@ class Launcher:
         environ = {
             **self.environ,
             "DASK_INTERNAL_INHERIT_CONFIG": dask.config.serialize(self.config),
+            PARENT: str(os.getpid()),
         }
         command = [sys.executable, "-m", "dask", "spec", scheduler, "--spec", json.dumps(spec)]
         try:

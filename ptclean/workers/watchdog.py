@@ -26,6 +26,10 @@ from distributed import Nanny
 
 from .deaths import memory_file, peak_of, write_memory
 
+#: Variable of the environment with the number of the process that starts the worker. It may be
+#: gone before anybody here could ask who it was.
+PARENT = "PTCLEAN_PARENT"
+
 _INTERVAL = 0.1
 
 #: Growth of a worker's memory that is written down, in bytes.
@@ -36,7 +40,7 @@ def dask_setup(nanny: Nanny) -> None:
     """Start watching; Dask calls this in the nanny's process before it starts the worker."""
     threading.Thread(
         target=_watch,
-        args=(os.getppid(), os.getcwd(), nanny),
+        args=(int(os.environ.get(PARENT, os.getppid())), os.getcwd(), nanny),
         name="ptclean watchdog",
         daemon=True,
     ).start()
