@@ -95,7 +95,8 @@ def calls(folder: Path, vis: str, references: Any) -> Iterator[tuple[str, dict[s
 def assert_undisturbed(reference: Any, call: dict[str, Any], found: Any) -> None:
     name = Path(call["imagename"])
     assert_same_images(reference[1], name)
-    assert_same_return(reference[2], found)
+    if found is not None:
+        assert_same_return(reference[2], found)
     assert not list(name.parent.glob("cube.ptclean*"))
     shutil.rmtree(name.parent)
 
@@ -118,12 +119,18 @@ def test_killed_drivers(line_ms: str, references: Any, tmp_path: Path) -> None:
                         kills += 1
                         wait_until_gone(driver.workers)
                         print(f"{kills}: {case}, {time.monotonic() - started:.1f} s", flush=True)
-                        continue
+                        if work.exists():
+                            continue
+                        # The call was over, and nothing but the end of its process to come: the
+                        # same call would be another one, which goes on from these images.
+                        found = None
+                        break
                 status, errors = driver.wait()
                 assert status == 0, errors
                 usual = max(usual, time.monotonic() - started)
+                found = driver.returned()
                 break
-        assert_undisturbed(references[case], call, driver.returned())
+        assert_undisturbed(references[case], call, found)
         if kills >= KILLS:
             return
 
