@@ -585,14 +585,19 @@ time.sleep(60)
 """
 
 SUDDEN = """
-import os, signal
+import os, shutil, signal, sys, time
 from ptclean.workers.cluster import DaskClusterManager
 from ptclean.workers.launching import Launcher
 launch = Launcher.launch
 def launch_and_die(*args):
     print(launch(*args).pid, flush=True)
+    if removed:
+        # As the watchdog of another worker does, before that of this one is there.
+        time.sleep(0.3)
+        shutil.rmtree(args[0].scratch)
     os.kill(os.getpid(), signal.SIGKILL)
 Launcher.launch = launch_and_die
+removed = {removed}
 DaskClusterManager(1, local_directory="scratch").start()
 """
 
@@ -627,9 +632,12 @@ def test_ctrl_c_does_not_reach_the_workers(tmp_path, environment):
         assert process.wait(timeout=20) == 0
 
 
-def test_workers_end_with_a_script_that_was_killed_before_they_began(tmp_path, environment):
+@pytest.mark.parametrize("removed", [False, True])
+def test_workers_end_with_a_script_that_was_killed_before_they_began(
+    removed, tmp_path, environment
+):
     (tmp_path / "scratch").mkdir()
-    with running(SUDDEN, tmp_path, environment) as process:
+    with running(SUDDEN.format(removed=removed), tmp_path, environment) as process:
         processes = [int(process.stdout.readline())]
         process.wait()
         wait_until(lambda: gone(processes), seconds=20)

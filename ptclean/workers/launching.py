@@ -25,7 +25,7 @@ from distributed import SpecCluster
 from distributed.deploy.spec import ProcessInterface
 
 from ..errors import WorkerStartError
-from .watchdog import PARENT
+from .watchdog import PARENT, SCRATCH
 from .worker_spec import worker_spec
 
 _LINES_OF_EVIDENCE = 20
@@ -71,6 +71,7 @@ class Launcher:
             **self.environ,
             "DASK_INTERNAL_INHERIT_CONFIG": dask.config.serialize(self.config),
             PARENT: str(os.getpid()),
+            SCRATCH: self.scratch,
         }
         command = [sys.executable, "-m", "dask", "spec", scheduler, "--spec", json.dumps(spec)]
         try:

@@ -26,9 +26,11 @@ from distributed import Nanny
 
 from .deaths import memory_file, peak_of, write_memory
 
-#: Variable of the environment with the number of the process that starts the worker. It may be
-#: gone before anybody here could ask who it was.
+#: Variables of the environment with the number of the process that starts the worker, and with the
+#: folder of scratch files. Either may be gone before anybody here could ask the system: the former
+#: is killed, the latter removed by the watchdog of another worker.
 PARENT = "PTCLEAN_PARENT"
+SCRATCH = "PTCLEAN_SCRATCH"
 
 _INTERVAL = 0.1
 
@@ -40,7 +42,7 @@ def dask_setup(nanny: Nanny) -> None:
     """Start watching; Dask calls this in the nanny's process before it starts the worker."""
     threading.Thread(
         target=_watch,
-        args=(int(os.environ.get(PARENT, os.getppid())), os.getcwd(), nanny),
+        args=(int(os.environ[PARENT]), os.environ[SCRATCH], nanny),
         name="ptclean watchdog",
         daemon=True,
     ).start()
