@@ -83,6 +83,18 @@ def fullpol_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def wide_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Continuum sources in 8 channels of 2 GHz."""
+    from simulated import simulate
+
+    path = tmp_path_factory.mktemp("wide") / "wide.ms"
+    simulate(
+        path, width=2e9, freq=250e9, nchan=8, continuum=1.0, line_fraction=0.0, day=-1, hour=2.4
+    )
+    return str(path)
+
+
+@pytest.fixture(scope="session")
 def ngc5921_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The VLA's HI observation of NGC 5921, calibrated, its continuum subtracted."""
     from ngc5921 import calibrate

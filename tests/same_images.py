@@ -27,6 +27,18 @@ COMMON: dict[str, Any] = {
     "threshold": "20mJy",
 }
 
+#: A continuum image of `wide_ms`.
+MFS: dict[str, Any] = {
+    "datacolumn": "data",
+    "specmode": "mfs",
+    "imsize": 80,
+    "cell": "0.1arcsec",
+    "weighting": "briggs",
+    "pbcor": True,
+    "niter": 100,
+    "threshold": "2mJy",
+}
+
 
 def assert_same_as_tclean(
     vis: Any, folder: Path, *, nworkers: int = 2, chanchunks: int = 3, **arguments: Any

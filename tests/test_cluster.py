@@ -585,7 +585,7 @@ time.sleep(60)
 """
 
 SUDDEN = """
-import os, shutil, signal, sys, time
+import os, shutil, signal, time
 from ptclean.workers.cluster import DaskClusterManager
 from ptclean.workers.launching import Launcher
 launch = Launcher.launch

@@ -36,8 +36,7 @@ from ptclean.planning.partition import (
     have_all_times,
 )
 from ptclean.planning.sizing import Machine
-from same_images import assert_same_images, assert_same_return, pixels
-from simulated import simulate
+from same_images import MFS, assert_same_images, assert_same_return, pixels
 
 #: Largest difference from tclean's image, in units of its peak; the residual's is that of the
 #: image. The order in which visibilities are added alone makes 1e-7 of it.
@@ -49,17 +48,6 @@ SPECTRAL = 1e-4
 #: Largest difference of a beam, as a part of it: CASA fits it to the pixels above a level.
 BEAM = 1e-5
 
-MFS: dict[str, Any] = {
-    "datacolumn": "data",
-    "specmode": "mfs",
-    "imsize": 80,
-    "cell": "0.1arcsec",
-    "weighting": "briggs",
-    "pbcor": True,
-    "niter": 100,
-    "threshold": "2mJy",
-}
-
 MOSAIC = MFS | {
     "gridder": "mosaic",
     "phasecenter": 0,
@@ -67,16 +55,6 @@ MOSAIC = MFS | {
     "cell": "0.25arcsec",
     "niter": 50,
 }
-
-
-@pytest.fixture(scope="session")
-def wide_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Continuum sources in 8 channels of 2 GHz."""
-    path = tmp_path_factory.mktemp("wide") / "wide.ms"
-    simulate(
-        path, width=2e9, freq=250e9, nchan=8, continuum=1.0, line_fraction=0.0, day=-1, hour=2.4
-    )
-    return str(path)
 
 
 @pytest.fixture

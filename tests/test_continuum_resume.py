@@ -24,21 +24,9 @@ from ptclean.keeping.journal import Journal
 from ptclean.products.casa_io import open_table
 from ptclean.reporting.story import Story
 from ptclean.workers.cluster import DaskClusterManager
-from same_images import assert_same_images, assert_same_return
-from simulated import simulate
+from same_images import MFS, assert_same_images, assert_same_return
 
-MFS: dict[str, Any] = {
-    "datacolumn": "data",
-    "specmode": "mfs",
-    "imsize": 80,
-    "cell": "0.1arcsec",
-    "weighting": "briggs",
-    "pbcor": True,
-    "niter": 100,
-    "cycleniter": 30,
-    "threshold": "2mJy",
-    "nworkers": 2,
-}
+CALL: dict[str, Any] = {**MFS, "cycleniter": 30, "nworkers": 2}
 
 CASES: dict[str, dict[str, Any]] = {
     "hogbom": {},
@@ -70,16 +58,6 @@ ENDS = [
     ("minor", 1),
     ("finish", 1),
 ]
-
-
-@pytest.fixture(scope="module")
-def wide_ms(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Continuum sources in 8 channels of 2 GHz."""
-    path = tmp_path_factory.mktemp("wide") / "wide.ms"
-    simulate(
-        path, width=2e9, freq=250e9, nchan=8, continuum=1.0, line_fraction=0.0, day=-1, hour=5.1
-    )
-    return str(path)
 
 
 class Stopped(KeyboardInterrupt):
@@ -117,7 +95,7 @@ def assert_same(expected: Any, found: Any, folder: Path) -> None:
 def test_no_step_is_made_twice(
     case: str, wide_ms: str, cluster: DaskClusterManager, tmp_path: Path
 ) -> None:
-    arguments = MFS | CASES[case]
+    arguments = CALL | CASES[case]
     with steps_made() as all_steps:
         expected = ptclean(wide_ms, imagename=str(tmp_path / "whole"), **arguments)
     call = {"vis": wide_ms, "imagename": str(tmp_path / "image"), **arguments}
@@ -137,7 +115,7 @@ def test_automasks_begin_anew(
     wide_ms: str, cluster: DaskClusterManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the deconvolver knows of them is in its worker alone."""
-    arguments = MFS | {"usemask": "auto-multithresh", "sidelobethreshold": 1.25}
+    arguments = CALL | {"usemask": "auto-multithresh", "sidelobethreshold": 1.25}
     expected = ptclean(wide_ms, imagename=str(tmp_path / "whole"), **arguments)
     call = {"vis": wide_ms, "imagename": str(tmp_path / "image"), **arguments}
 
@@ -156,8 +134,8 @@ def test_automasks_begin_anew(
 def test_killed_driver_changes_nothing(
     where: str, count: int, wide_ms: str, tmp_path: Path
 ) -> None:
-    expected = ptclean(wide_ms, imagename=str(tmp_path / "whole"), **MFS)
-    call = {"vis": wide_ms, "imagename": str(tmp_path / "image"), **MFS}
+    expected = ptclean(wide_ms, imagename=str(tmp_path / "whole"), **CALL)
+    call = {"vis": wide_ms, "imagename": str(tmp_path / "image"), **CALL}
     with Driver(tmp_path / "driver", where, count, **call) as driver:
         status, errors = driver.wait()
     assert status == -signal.SIGKILL, errors
@@ -175,7 +153,7 @@ def test_model_column(wide_ms: str, tmp_path: Path, cluster: DaskClusterManager)
     for name, stops in (("whole", ()), ("image", (("minor", 2), ("gather", 1)))):
         vis = str(tmp_path / f"{name}.ms")
         shutil.copytree(wide_ms, vis)
-        call = {"vis": vis, "imagename": str(tmp_path / name), **MFS, "savemodel": "modelcolumn"}
+        call = {"vis": vis, "imagename": str(tmp_path / name), **CALL, "savemodel": "modelcolumn"}
         for stop in stops:
             with steps_made(*stop):
                 ptclean(**call)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from distributed import Client
@@ -40,6 +40,7 @@ from . import part_imager, whole_image
 from .control import IterationControl, separate_planes
 from .part_imager import ContinuumJob, PartJob
 from .savemodel import ModelsToSave
+from .steps_here import take_known
 from .whole_image import take_over
 
 
@@ -314,12 +315,8 @@ class _Attempt:
         results = self._phase(title, [Step(self._whole, name, arguments or {})])
         return results[self._whole.index]
 
-    def _phase(self, title: str, steps: Collection[Step]) -> dict[int, Any]:
-        known = self._journal.take(list(steps))
-        missing = [step for step in steps if step.job.index not in known]
-        for step in steps:
-            if step.job.index in known:
-                self._splitter.skip(step)
+    def _phase(self, title: str, steps: Sequence[Step]) -> dict[int, Any]:
+        known, missing = take_known(self._journal, self._splitter, steps)
         if not missing:
             return known
         tasks = tuple(task_of(step) for step in missing)

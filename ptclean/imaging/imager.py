@@ -54,7 +54,7 @@ from .control import (
     with_noise_of,
 )
 from .savemodel import ModelsToSave
-from .steps_here import Steps, StepsHere
+from .steps_here import Steps, StepsHere, take_known
 
 
 class ParallelCubeImager:
@@ -503,13 +503,7 @@ class ParallelCubeImager:
 
     def _steps(self, title: str, steps: Sequence[Step]) -> dict[int, Any]:
         """Run steps of different chunks; results by the chunk's index."""
-        known = self._journal.take(steps)
-        missing = []
-        for step in steps:
-            if step.job.index in known:
-                self._splitter.skip(step)
-            else:
-                missing.append(step)
+        known, missing = take_known(self._journal, self._splitter, steps)
         if not missing:
             return known
         tasks = tuple(task_of(step) for step in missing)

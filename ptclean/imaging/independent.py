@@ -50,6 +50,7 @@ from .chunk_job import ChunkJob
 from .control import CHANNEL_ROW, ITERATIONS_ROW
 from .imager import ParallelCubeImager
 from .savemodel import ModelsToSave
+from .steps_here import take_known
 
 #: The only step of a chunk.
 _STEP = "clean"
@@ -171,8 +172,7 @@ class IndependentChunks:
 
     def _clean(self) -> list[Record]:
         steps = [Step(job, _STEP) for job in self._jobs]
-        results = self._journal.take(steps)
-        missing = [step for step in steps if step.job.index not in results]
+        results, missing = take_known(self._journal, self._splitter, steps)
         tasks = tuple(task_of(step) for step in missing)
         with told(self._listener, Phase("chunks, each by itself", tasks, len(steps))):
             results |= self._splitter.run(missing)

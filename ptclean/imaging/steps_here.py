@@ -2,7 +2,8 @@
 """Run the steps of a chunk in this process, one after the other, with no Dask at all.
 
 What the engine asks of :class:`ptclean.workers.splitter.CubeSplitter` where it images many chunks,
-for a worker that images one from beginning to end (:mod:`ptclean.imaging.independent`).
+for a worker that images one from beginning to end (:mod:`ptclean.imaging.independent`); and what
+both leave out, since a former driver has had it made (`take_known`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from ..keeping.journal import Journal
 from ..reporting.events import Task
 from ..workers.splitter import Job, Step
 from . import chunk_imager
@@ -35,6 +37,28 @@ class Steps(Protocol):
 
     def forget(self, job: Job, *, wait: bool) -> None:
         """Let go of CASA's tools."""
+
+
+def take_known(
+    journal: Journal, runner: Steps, steps: Sequence[Step]
+) -> tuple[dict[int, Any], list[Step]]:
+    """Take from the journal what steps returned that a former driver has had made.
+
+    Returns
+    -------
+    known : dict
+        What they returned, by the chunk's index; the runner counts them as complete.
+    missing : list of Step
+        The others.
+    """
+    known = journal.take(steps)
+    missing = []
+    for step in steps:
+        if step.job.index in known:
+            runner.skip(step)
+        else:
+            missing.append(step)
+    return known, missing
 
 
 class StepsHere:

@@ -90,10 +90,7 @@ class WholeImage:
             self._imager = synthesisimager()
             select_and_define(self._imager, records)
             self._imager.normalizerinfo(records.normalization)
-            self._open_normalizers()
-            if self.job.cleans or self.job.restores:
-                self._deconvolver = synthesisdeconvolver()
-                self._deconvolver.setupdeconvolution(decpars=records.deconvolution)
+            self._open_tools()
             self._save_model()
 
     def sum_density(self) -> None:
@@ -258,14 +255,11 @@ class WholeImage:
             raise StateLostError(f"{steps} steps are done, but the tools are gone at {next_step}")
         os.remove(taken_over)
         os.mkdir(self._scratch)
-        records = self._records
         with contextlib.chdir(self._scratch):
-            self._open_normalizers()
-            if self.job.cleans or self.job.restores:
-                # What these say is in the images.
-                said = {"startmodel": ""} | ({"mask": ""} if os.path.isdir(self._mask) else {})
-                self._deconvolver = synthesisdeconvolver()
-                self._deconvolver.setupdeconvolution(decpars=records.deconvolution | said)
+            # What these say is in the images.
+            said = {"startmodel": ""} | ({"mask": ""} if os.path.isdir(self._mask) else {})
+            self._open_tools(**said)
+            if self._deconvolver is not None:
                 self._deconvolver.checkrestoringbeam()
             if next_step != "scatter_model":
                 self._normalizer.dividemodelbyweight()
@@ -305,10 +299,14 @@ class WholeImage:
             yield
         self.steps += 1
 
-    def _open_normalizers(self) -> None:
+    def _open_tools(self, **changes: Any) -> None:
+        """Open all tools but the imager, the deconvolver with changes of its parameters."""
         self._adder = self._adding_normalizer(self._prefix)
         self._normalizer = synthesisnormalizer()
         self._normalizer.setupnormalizer(normpars=self._records.normalization)
+        if self.job.cleans or self.job.restores:
+            self._deconvolver = synthesisdeconvolver()
+            self._deconvolver.setupdeconvolution(decpars=self._records.deconvolution | changes)
 
     def _save_model(self) -> None:
         """Keep the model as the step leaves it that is about to be complete, and the one before."""

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..errors import DiskError
 
@@ -149,13 +149,7 @@ def has_links(folder: str) -> bool:
     FAT and exFAT have none, nor have some shares of other systems. Where nothing at all can be
     made, that is not for want of links.
     """
-    with contextlib.suppress(OSError):
-        with tempfile.TemporaryDirectory(dir=existing_ancestor(folder)) as place:
-            try:
-                os.symlink(place, os.path.join(place, "link"))
-            except OSError:
-                return False
-    return True
+    return _takes(folder, lambda place: os.symlink(place, os.path.join(place, "link")))
 
 
 def has_colons(folder: str) -> bool:
@@ -167,12 +161,17 @@ def has_colons(folder: str) -> bool:
     Whatever knows files without names is none of them: it need not be tried, which would change the
     folder's time.
     """
-    if _knows_nameless_files(folder):
-        return True
+    return _knows_nameless_files(folder) or _takes(
+        folder, lambda place: os.mkdir(os.path.join(place, "a:b"))
+    )
+
+
+def _takes(folder: str, make: Callable[[str], None]) -> bool:
+    """Tell whether something can be made in a new folder there; yes if that cannot be made."""
     with contextlib.suppress(OSError):
         with tempfile.TemporaryDirectory(dir=existing_ancestor(folder)) as place:
             try:
-                os.mkdir(os.path.join(place, "a:b"))
+                make(place)
             except OSError:
                 return False
     return True
