@@ -23,7 +23,7 @@ from ptclean import DaskClusterManager
 from ptclean.errors import ChunkError
 from ptclean.planning.chunks import Chunk
 from ptclean.reporting.events import Listener
-from ptclean.workers.deaths import Death, is_of_memory
+from ptclean.workers.deaths import Death, KernelKills, is_of_memory
 from ptclean.workers.splitter import CubeSplitter, Step
 
 GIB = 2**30
@@ -174,25 +174,46 @@ def test_a_crash_is_not_taken_for_want_of_memory(
 
 
 @pytest.mark.parametrize(
-    ("peak", "over_limit", "limit", "kills", "expected"),
+    ("peak", "over_limit", "limit", "killed", "expected"),
     [
-        (9 * GIB, False, 10 * GIB, (0, 0), True),
-        (GIB, True, 10 * GIB, (0, 0), True),
-        (GIB, False, 10 * GIB, (0, 0), False),
-        (GIB, False, None, (0, 0), False),
-        (GIB, False, None, (0, 1), True),
-        (GIB, False, None, (None, None), None),
-        (None, False, 10 * GIB, (None, None), None),
+        (9 * GIB, False, 10 * GIB, False, True),
+        (GIB, True, 10 * GIB, False, True),
+        (GIB, False, 10 * GIB, False, False),
+        (GIB, False, None, False, False),
+        (GIB, False, None, True, True),
+        (GIB, False, None, None, None),
+        (None, False, 10 * GIB, None, None),
     ],
 )
 def test_of_memory(
     peak: int | None,
     over_limit: bool,
     limit: int | None,
-    kills: tuple[int | None, int | None],
+    killed: bool | None,
     expected: bool | None,
 ) -> None:
-    assert is_of_memory(peak, over_limit, limit, kills) is expected
+    assert is_of_memory(peak, over_limit, limit, killed) is expected
+
+
+def test_each_kill_explains_one_death() -> None:
+    kills, now = [7], [0.0]
+    known = KernelKills(lambda: kills[-1], lambda: now[-1])
+    assert known.claim() is False
+    kills.append(9)
+    assert [known.claim() for _ in range(3)] == [True, True, False]
+
+
+def test_a_kill_of_long_ago_explains_nothing() -> None:
+    kills, now = [0], [0.0]
+    known = KernelKills(lambda: kills[-1], lambda: now[-1])
+    kills.append(5)
+    assert known.claim() is True
+    now.append(3600.0)
+    assert known.claim() is False
+
+
+def test_where_kills_cannot_be_counted_nothing_is_said() -> None:
+    assert KernelKills(lambda: None).claim() is None
 
 
 def test_what_is_not_known_is_not_said() -> None:

@@ -59,7 +59,7 @@ from .borrowed import (
     unregister_later,
     users_client,
 )
-from .deaths import Death, is_of_memory, kernel_kills, memory_file, read_memory
+from .deaths import Death, KernelKills, is_of_memory, memory_file, read_memory
 from .launching import Launcher, NamedCluster, WorkerProcess
 from .patience import SCHEDULER_SETTINGS, impatient_scheduler
 from .security import make_security, worker_security_config
@@ -290,7 +290,7 @@ class DaskClusterManager:
         self._start_timeout = parse_timedelta(setting("start-timeout", start_timeout))
         self._stack: contextlib.ExitStack | None = None
         self._scratch = ""
-        self._kills: int | None = None
+        self._kills = KernelKills()
 
     def __repr__(self) -> str:
         state = "not started" if self._stack is None else "owned" if self.owned else "borrowed"
@@ -357,14 +357,13 @@ class DaskClusterManager:
         # Its nanny looks now and then.
         time.sleep(5 * _POLL_INTERVAL)
         peak, over_limit = read_memory(memory_file(self._scratch, worker.pid))
-        kills, self._kills = (self._kills, kernel_kills()), kernel_kills()
         return Death(
             str(worker.name),
             worker.pid,
             log_path,
             peak,
             self._limit,
-            is_of_memory(peak, over_limit, self._limit, kills),
+            is_of_memory(peak, over_limit, self._limit, self._kills.claim()),
         )
 
     def close(self) -> None:
@@ -393,7 +392,7 @@ class DaskClusterManager:
         base = self._local_directory or dask.config.get("temporary-directory", None)
         scratch = tempfile.mkdtemp(prefix="ptclean-", dir=base and os.path.abspath(base))
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        self._scratch, self._kills = scratch, kernel_kills()
+        self._scratch, self._kills = scratch, KernelKills()
 
         comm_timeout = setting("comm-timeout")
         stack.enter_context(

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,9 @@ from dask.utils import format_bytes
 
 #: Part of its limit above which a worker counts as killed for it: the nanny looks now and then.
 _NEAR = 0.8
+
+#: Seconds within which deaths count as of one moment.
+_AT_ONCE = 30.0
 
 
 @dataclass(frozen=True)
@@ -100,8 +105,49 @@ def kernel_kills() -> int | None:
     return int(match[1]) if match else None
 
 
+class KernelKills:
+    """Kills of the kernel for want of memory, each of which explains the death of one worker.
+
+    Workers that die at once are asked about one after the other: what the first question finds
+    explains the deaths that are asked about soon after it, but not one that comes later.
+
+    Parameters
+    ----------
+    count : callable, optional
+        As `kernel_kills`.
+    clock : callable, optional
+        As `time.monotonic`.
+    """
+
+    def __init__(
+        self,
+        count: Callable[[], int | None] = kernel_kills,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._count, self._clock = count, clock
+        self._counted = count()
+        self._left = 0
+        self._found = clock()
+
+    def claim(self) -> bool | None:
+        """Put a death down to a kill, if there is one; None if kills cannot be counted."""
+        counted, now = self._count(), self._clock()
+        if counted is None or self._counted is None:
+            return None
+        if now - self._found > _AT_ONCE:
+            self._left = 0
+        if counted > self._counted:
+            self._left += counted - self._counted
+            self._found = now
+        self._counted = counted
+        if not self._left:
+            return False
+        self._left -= 1
+        return True
+
+
 def is_of_memory(
-    peak: int | None, over_limit: bool, limit: int | None, kills: tuple[int | None, int | None]
+    peak: int | None, over_limit: bool, limit: int | None, killed: bool | None
 ) -> bool | None:
     """Tell whether a worker died for want of memory.
 
@@ -113,17 +159,14 @@ def is_of_memory(
         Whether its nanny says that it has killed it.
     limit : int or None
         Its limit, in bytes.
-    kills : tuple
-        Outcome of `kernel_kills` before and after.
+    killed : bool or None
+        Whether the kernel killed it, from `KernelKills.claim`.
 
     Returns
     -------
     bool or None
         None if that cannot be told.
     """
-    before, after = kills
     if over_limit or (peak and limit and peak >= _NEAR * limit):
         return True
-    if before is not None and after is not None:
-        return after > before
-    return None
+    return killed
