@@ -12,7 +12,6 @@ from typing import Any
 
 from casatasks import tclean as casa_tclean
 from casatasks.private.imagerhelpers.imager_base import PySynthesisImager
-from casatasks.private.imagerhelpers.imager_return_dict import ImagingDict
 from casatasks.private.imagerhelpers.summary_minor import SummaryMinor
 
 from . import logs
@@ -24,6 +23,7 @@ from .call.task import bind, signature
 from .config import check_settings, setting
 from .imaging.assembly import history_lines, install
 from .imaging.continuum import ContinuumImager
+from .imaging.dirty_summary import DirtySummary
 from .imaging.imager import ParallelCubeImager
 from .imaging.independent import IndependentChunks
 from .imaging.savemodel import (
@@ -294,7 +294,7 @@ def _returned(summary: Record | None, made: Plan) -> Record:
     """Give the summary the form in which tclean returns it."""
     if summary is None:
         arguments = imager_parameters(made.parameters, imagename=made.imagename)
-        empty: Record = ImagingDict().construct_residual_dict(arguments)
+        empty: Record = DirtySummary().construct_residual_dict(arguments)
         return empty
     # tclean's own, a method that makes no use of its object.
     summary["stopDescription"] = PySynthesisImager.getStopDescription(None, summary["stopcode"])

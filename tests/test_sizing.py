@@ -29,6 +29,8 @@ def runs(draw, limited=LIMITED, chanchunks=CHANCHUNKS):
         "nworkers": draw(st.sampled_from([0, 0, 1, 5, 40])),
         "chanchunks": draw(chanchunks),
         "cleans": draw(st.booleans()),
+        "rows": draw(st.sampled_from([0, 10**4, 10**7])),
+        "data_bytes": draw(st.sampled_from([None, 0, 10**9, 10**12])),
     }
     return (size, draw(st.integers(1, 600)), Guards(draw(st.integers(0, 3))), machine), options
 
@@ -236,3 +238,30 @@ def test_chunks_other_than_asked_for_are_told(chanchunks, said):
     machine = Machine(2, 16 * GIB)
     sizing = size_run(SMALL, 40, Guards(1), machine, chanchunks=chanchunks, block=10)
     assert any("blocks of 10 channels" in text for text in sizing.warnings) is said
+
+
+def chunks_of_dirty_cube(size, nchan, machine, **options):
+    options = {"rows": 54180, "data_bytes": 2 * 10**8} | options
+    return len(size_run(size, nchan, Guards(), machine, cleans=False, **options).chunks)
+
+
+def test_dirty_cube_is_cut_finer_than_memory_asks_for_where_its_data_stay_in_memory():
+    size, machine = ImageSize(1024, 1024), Machine(2, 20 * GIB)
+    assert chunks_of_dirty_cube(size, 256, machine) == 16
+    assert chunks_of_dirty_cube(size, 256, machine, data_bytes=10**12) == 2
+    assert chunks_of_dirty_cube(size, 256, machine, data_bytes=None) == 2
+
+
+def test_many_rows_make_larger_chunks_of_a_dirty_cube():
+    size, machine = ImageSize(256, 256), Machine(2, 1000 * GIB)
+    few, many = (chunks_of_dirty_cube(size, 10_000, machine, rows=n) for n in (10**4, 10**8))
+    assert many <= few
+    # What each row costs a chunk beforehand is a fifth of what the chunk's channels cost.
+    size, machine = ImageSize(4096, 4096), Machine(2, 1000 * GIB)
+    few, many = (chunks_of_dirty_cube(size, 1000, machine, rows=n) for n in (10**4, 10**9))
+    assert many < few
+
+
+def test_no_chunk_of_a_dirty_cube_is_a_single_channel_that_is_gridded_with_another():
+    machine = Machine(2, 200 * GIB)
+    assert chunks_of_dirty_cube(ImageSize(8000, 8000), 12, machine, rows=100) == 6

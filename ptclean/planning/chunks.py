@@ -318,10 +318,10 @@ def _cut_at(starts: Sequence[int], nchan: int, guards: Guards) -> tuple[Chunk, .
 def choose_parts(nchan: int, nworkers: int, largest: int, *, cleans: bool, pixels: int) -> int:
     """Choose into how many chunks a cube is cut where the user leaves it open.
 
-    As many as memory asks for; beyond that one for each worker where each channel is gridded once,
-    and `CHUNKS_PER_WORKER` for each where the cube is cleaned, unless that leaves chunks too small
-    to be worth their fixed costs. The count is a multiple of `nworkers` where possible, so that
-    workers finish together.
+    As many as their largest size asks for; beyond that one for each worker where each channel is
+    gridded once, and `CHUNKS_PER_WORKER` for each where the cube is cleaned, unless that leaves
+    chunks too small to be worth their fixed costs. The count is a multiple of `nworkers` where
+    possible, so that workers finish together.
 
     Parameters
     ----------
@@ -330,7 +330,7 @@ def choose_parts(nchan: int, nworkers: int, largest: int, *, cleans: bool, pixel
     nworkers : int
         Tasks at once.
     largest : int
-        Core channels that fit into a worker's memory.
+        Core channels of a chunk at most: those that fit into a worker's memory, or fewer.
     cleans : bool
         Whether there are minor cycles.
     pixels : int

@@ -275,6 +275,8 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         nworkers=own["nworkers"],
         chanchunks=own["chanchunks"],
         cleans=cleans,
+        rows=data.rows,
+        data_bytes=data.bytes,
         block=block_channels(nx, ny, nchan) if in_blocks else None,
         whole_blocks=to_noise,
     )
