@@ -36,16 +36,16 @@ class DirtySummary(ImagingDict):  # type: ignore[misc]
         self, channo: int, stokes: int, stokes_axis: int, freq_axis: int, fullsummary: bool
     ) -> Record:
         """Sum up one plane; overrides CASA's method, of which it has name and arguments."""
-        if self.is_own:
-            return self._summed_up(channo, stokes, fullsummary) or {}
+        own = None
+        if self.is_own is not False and (stokes_axis, freq_axis) == (2, 3):
+            own = self._summed_up(channo, stokes, fullsummary)
+        if self.is_own and own is not None:
+            return own
         found: Record = super().fill_summary_minor(
             channo, stokes, stokes_axis, freq_axis, fullsummary
         )
         if self.is_own is None:
-            is_known = (stokes_axis, freq_axis) == (2, 3)
-            self.is_own = is_known and _are_same(
-                found, self._summed_up(channo, stokes, fullsummary)
-            )
+            self.is_own = _are_same(found, own)
         return found
 
     def _summed_up(self, channel: int, stokes: int, full: bool) -> Record | None:
