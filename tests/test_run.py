@@ -76,7 +76,7 @@ def test_own_workers_start_and_end(line_ms: str, reference: str, tmp_path: Path)
     ptclean(line_ms, imagename=str(tmp_path / "cube"), nworkers=2, **CUBE)
     assert_same_images(reference, tmp_path / "cube")
     left = set(psutil.Process().children(recursive=True)) - before
-    assert not psutil.wait_procs(list(left), timeout=5)[1]
+    assert not psutil.wait_procs(list(left), timeout=30)[1]
 
 
 def test_history_records_the_call(

@@ -262,7 +262,7 @@ def test_worker_that_is_alive_holds_up_nobody(
 
     def on(worker: str, steps: int, name: str, **arguments: Any) -> Any:
         future = cluster.client.submit(run, step, single, steps, name, arguments, workers=[worker])
-        return future.result(timeout=25).value
+        return future.result(timeout=100).value
 
     on(first, 0, "begin", lastcycle=False)
     for steps, threshold in ((1, 0.1), (3, 0.07)):
