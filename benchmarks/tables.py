@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from compare import CASES, RESULTS, ROOT, ratios
+from compare import CASES, RESULTS, ROOT, pairs, ratios
 
 _NAMES = {"tclean": "tclean", "pclean": "casa-pclean", "mpi": "tclean, mpicasa with 2 servers"}
 
@@ -33,28 +33,25 @@ in the same rounds.
 """
 
 
-def longer(times: dict[str, list[Any]], kind: str) -> str:
-    """How many seconds longer ptclean's sessions took."""
-    each = [
-        ours["session"] - other["session"]
-        for other, ours in zip(times[kind], times["ptclean"], strict=True)
-    ]
-    return f"**{statistics.median(each):.1f} s** ({min(each):.1f} to {max(each):.1f})"
+def spread(values: Sequence[float], digits: int, unit: str = "") -> str:
+    """Median, smallest and largest of some values."""
+    low, middle, high = (f"{f(values):.{digits}f}" for f in (min, statistics.median, max))
+    return f"**{middle}{unit}** ({low} to {high})"
 
 
 def row(result: dict[str, Any], kind: str) -> str:
     """One line of the table."""
 
     def figure(which: str) -> str:
-        each = ratios(result["times"], kind, which)
-        return f"**{statistics.median(each):.2f}** ({min(each):.2f} to {max(each):.2f})"
+        return spread(ratios(result["times"], kind, which), 2)
 
-    slack = CASES[result["case"]].slack
+    case = CASES[result["case"]]
     images = result["images"]
     said = "; ".join(images["ptclean" if kind == "tclean" else kind])
-    goal = f"{result['to_reach']:.2f}" if kind == "tclean" else "1.00"
-    if slack and kind == "tclean":
-        goal = f"at most {slack:g} s longer: {longer(result['times'], kind)}"
+    goal = case.goal if kind == "tclean" else "1.00"
+    if case.slack and kind == "tclean":
+        longer = [ours - other for other, ours in pairs(result["times"], kind, "session")]
+        goal += f": {spread(longer, 1, ' s')}"
     rounds = len(result["times"]["ptclean"])
     return (
         f"| {result['says']} ({rounds} rounds) | {_NAMES[kind]} | {figure('session')} | "
