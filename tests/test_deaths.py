@@ -23,7 +23,7 @@ from ptclean import DaskClusterManager
 from ptclean.errors import ChunkError
 from ptclean.planning.chunks import Chunk
 from ptclean.reporting.events import Listener
-from ptclean.workers.deaths import Death, KernelKills, is_of_memory
+from ptclean.workers.deaths import Death, KernelKills, Seen, is_of_memory
 from ptclean.workers.splitter import CubeSplitter, Step
 
 GIB = 2**30
@@ -171,32 +171,44 @@ def wait_until_left(group: Path) -> None:
 
 
 def test_a_crash_is_not_taken_for_want_of_memory(
-    limited: DaskClusterManager, tmp_path: Path
+    limited: DaskClusterManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Even while the kernel kills others for it."""
+    kills = iter(range(7, 1000))
+    monkeypatch.setattr(limited, "_kills", KernelKills(lambda: next(kills)))
     with pytest.raises(ChunkError, match="memory was not short"):
         splitter(limited, crashing).run([Step(Job(str(tmp_path), 0), "minor")])
 
 
 @pytest.mark.parametrize(
-    ("peak", "over_limit", "limit", "killed", "expected"),
+    ("seen", "limit", "killed", "expected"),
     [
-        (9 * GIB, False, 10 * GIB, False, True),
-        (GIB, True, 10 * GIB, False, True),
-        (GIB, False, 10 * GIB, False, False),
-        (GIB, False, None, False, False),
-        (GIB, False, None, True, True),
-        (GIB, False, None, None, None),
-        (None, False, 10 * GIB, None, None),
+        (Seen(9 * GIB), 10 * GIB, False, True),
+        (Seen(GIB, over_limit=True), 10 * GIB, False, True),
+        (Seen(GIB), 10 * GIB, False, False),
+        (Seen(GIB), None, False, False),
+        (Seen(GIB), None, True, True),
+        (Seen(GIB), None, None, None),
+        (Seen(), 10 * GIB, None, None),
+        (Seen(GIB, exit_code=-signal.SIGKILL), None, True, True),
+        (Seen(GIB, exit_code=-signal.SIGKILL), None, False, False),
+        (Seen(GIB, exit_code=-signal.SIGSEGV), None, True, False),
+        (Seen(GIB, exit_code=-signal.SIGSEGV), None, None, False),
+        (Seen(9 * GIB, exit_code=-signal.SIGTERM), 10 * GIB, False, True),
     ],
 )
 def test_of_memory(
-    peak: int | None,
-    over_limit: bool,
-    limit: int | None,
-    killed: bool | None,
-    expected: bool | None,
+    seen: Seen, limit: int | None, killed: bool | None, expected: bool | None
 ) -> None:
-    assert is_of_memory(peak, over_limit, limit, killed) is expected
+    assert is_of_memory(seen, limit, lambda: killed) is expected
+
+
+def test_a_crash_does_not_use_up_a_kill() -> None:
+    kills, now = [0], [0.0]
+    known = KernelKills(lambda: kills[-1], lambda: now[-1])
+    kills.append(1)
+    assert is_of_memory(Seen(exit_code=-signal.SIGSEGV), None, known.claim) is False
+    assert is_of_memory(Seen(exit_code=-signal.SIGKILL), None, known.claim) is True
 
 
 def test_each_kill_explains_one_death() -> None:

@@ -26,7 +26,7 @@ from distributed.comm.tcp import TCP
 from tornado.iostream import IOStream
 
 from ptclean import DaskClusterManager, logs
-from ptclean.workers.cgroup import memory_left
+from ptclean.workers.cgroup import kernel_kills, memory_left
 from ptclean.workers.patience import SCHEDULER_SETTINGS, impatient_scheduler, pausing_worker
 
 MIB = 2**20
@@ -306,6 +306,43 @@ def test_memory_of_a_container(groups, tmp_path):
 @pytest.mark.parametrize("text", ["", "0::/\n", "0::/user.slice\n", "1:name=systemd:/\n", "odd"])
 def test_no_limit(groups, text):
     assert groups(text) is None
+
+
+@pytest.fixture
+def kills(tmp_path):
+    """Return the kernel's kills that count for a process whose groups a text names."""
+
+    def counted(membership):
+        paths = [tmp_path / name for name in ("cgroup", "self", "vmstat")]
+        paths[1].write_text(membership)
+        paths[2].write_text("pgmajfault 5\noom_kill 70\nnuma_hit 9\n")
+        return kernel_kills(*map(str, paths))
+
+    return counted
+
+
+def test_kills_are_those_of_the_own_group(kills, tmp_path):
+    job = tmp_path / "cgroup" / "system.slice" / "job_7"
+    write(job, memory__events="low 0\noom 3\noom_kill 2\noom_group_kill 1\n")
+    write(job.parent, memory__events="low 0\noom 9\noom_kill 8\noom_group_kill 1\n")
+    assert kills("0::/system.slice/job_7\n") == 2
+    assert kills("0::/docker/abc\n") == 70
+    write(tmp_path / "cgroup", memory__events="oom_kill 9\n")
+    assert kills("0::/docker/abc\n") == 9
+
+
+def test_kills_of_the_first_version(kills, tmp_path):
+    group = tmp_path / "cgroup" / "memory" / "job_7"
+    write(group, memory__oom_control="oom_kill_disable 0\nunder_oom 0\noom_kill 4\n")
+    assert kills("4:memory:/job_7\n0::/\n") == 4
+
+
+def test_kills_where_groups_do_not_count(kills, tmp_path):
+    """Kernels before 4.13 do not, nor does the group of all groups."""
+    write(tmp_path / "cgroup" / "memory", memory__oom_control="oom_kill_disable 0\n")
+    assert kills("4:memory:/\n0::/\n") == 70
+    assert kills("") == 70
+    assert kernel_kills(*[str(tmp_path / "none")] * 3) is None
 
 
 def test_real_control_group(tmp_path):

@@ -59,7 +59,7 @@ from .borrowed import (
     unregister_later,
     users_client,
 )
-from .deaths import Death, KernelKills, is_of_memory, memory_file, read_memory
+from .deaths import Death, KernelKills, is_of_memory, memory_file, read_seen
 from .launching import Launcher, NamedCluster, WorkerProcess
 from .patience import SCHEDULER_SETTINGS, impatient_scheduler
 from .security import make_security, worker_security_config
@@ -356,14 +356,14 @@ class DaskClusterManager:
             return Death(str(worker.name), worker.pid, log_path)
         # Its nanny looks now and then.
         time.sleep(5 * _POLL_INTERVAL)
-        peak, over_limit = read_memory(memory_file(self._scratch, worker.pid))
+        seen = read_seen(memory_file(self._scratch, worker.pid))
         return Death(
             str(worker.name),
             worker.pid,
             log_path,
-            peak,
+            seen.peak,
             self._limit,
-            is_of_memory(peak, over_limit, self._limit, self._kills.claim()),
+            is_of_memory(seen, self._limit, self._kills.claim),
         )
 
     def close(self) -> None:

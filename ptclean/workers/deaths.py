@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dask.utils import format_bytes
+
+from .cgroup import kernel_kills
 
 #: Part of its limit above which a worker counts as killed for it: the nanny looks now and then.
 _NEAR = 0.8
@@ -68,22 +71,40 @@ def memory_file(scratch: str, pid: int) -> str:
     return os.path.join(scratch, f"memory-{pid}.json")
 
 
-def write_memory(path: str, peak: int, *, over_limit: bool) -> None:
-    """Write down the memory of a worker, and whether its nanny has killed it for that."""
+@dataclass(frozen=True)
+class Seen:
+    """What the nanny of a worker has seen of it.
+
+    Attributes
+    ----------
+    peak : int or None
+        Largest resident memory of its process in its last task, in bytes; None if not known.
+    over_limit : bool
+        Whether the nanny has killed it for its memory.
+    exit_code : int or None
+        How its process ended, as in `subprocess.Popen.returncode`; None if not known.
+    """
+
+    peak: int | None = None
+    over_limit: bool = False
+    exit_code: int | None = None
+
+
+def write_seen(path: str, seen: Seen) -> None:
+    """Write down what a nanny has seen of its worker."""
     new = f"{path}.new"
     with open(new, "w") as f:
-        json.dump({"peak": peak, "over_limit": over_limit}, f)
+        json.dump(asdict(seen), f)
     os.replace(new, path)
 
 
-def read_memory(path: str) -> tuple[int | None, bool]:
-    """Read what `write_memory` has written; (None, False) if there is nothing."""
+def read_seen(path: str) -> Seen:
+    """Read what `write_seen` has written; nothing is known if there is no such file."""
     try:
         with open(path) as f:
-            told = json.load(f)
-        return int(told["peak"]), bool(told["over_limit"])
-    except (OSError, ValueError, KeyError):
-        return None, False
+            return Seen(**json.load(f))
+    except (OSError, ValueError, TypeError):
+        return Seen()
 
 
 def peak_of(pid: int) -> int | None:
@@ -96,15 +117,6 @@ def peak_of(pid: int) -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
-def kernel_kills() -> int | None:
-    """Return how many processes the kernel has killed for want of memory (proc(5), vmstat)."""
-    try:
-        match = re.search(r"^oom_kill (\d+)", Path("/proc/vmstat").read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(match[1]) if match else None
-
-
 class KernelKills:
     """Kills of the kernel for want of memory, each of which explains the death of one worker.
 
@@ -114,7 +126,7 @@ class KernelKills:
     Parameters
     ----------
     count : callable, optional
-        As `kernel_kills`.
+        As `ptclean.workers.cgroup.kernel_kills`.
     clock : callable, optional
         As `time.monotonic`.
     """
@@ -146,27 +158,26 @@ class KernelKills:
         return True
 
 
-def is_of_memory(
-    peak: int | None, over_limit: bool, limit: int | None, killed: bool | None
-) -> bool | None:
+def is_of_memory(seen: Seen, limit: int | None, killed: Callable[[], bool | None]) -> bool | None:
     """Tell whether a worker died for want of memory.
 
     Parameters
     ----------
-    peak : int or None
-        Its largest memory, in bytes.
-    over_limit : bool
-        Whether its nanny says that it has killed it.
+    seen : Seen
+        What its nanny has seen.
     limit : int or None
         Its limit, in bytes.
-    killed : bool or None
-        Whether the kernel killed it, from `KernelKills.claim`.
+    killed : callable
+        Tells whether the kernel has killed a worker, as `KernelKills.claim`. It is asked only if
+        the kernel may have done so: its kills are none of a worker that crashed.
 
     Returns
     -------
     bool or None
         None if that cannot be told.
     """
-    if over_limit or (peak and limit and peak >= _NEAR * limit):
+    if seen.over_limit or (seen.peak and limit and seen.peak >= _NEAR * limit):
         return True
-    return killed
+    if seen.exit_code not in (None, -signal.SIGKILL):
+        return False
+    return killed()
