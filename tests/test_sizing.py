@@ -2,13 +2,14 @@
 """Workers and chunks fit the machine, or the user is told before the run."""
 
 import re
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ptclean.planning.chunks import Guards
-from ptclean.planning.memory import USABLE, ImageSize, worker_memory
+from ptclean.planning.memory import USABLE, WORKER_BASE, ImageSize, worker_memory
 from ptclean.planning.sizing import USABLE_OF_LIMIT, Machine, size_run, tclean_seconds
 
 GIB = 2**30
@@ -69,7 +70,25 @@ def test_all_workers_together_fit_into_the_memory_unless_the_user_is_warned(run)
     (*_, machine), _ = run
     sizing = sized(run)
     if sizing and not sizing.warnings:
-        assert sizing.nworkers * sizing.worker_memory <= machine.memory * USABLE
+        steps, counts = asdict(sizing.memory), asdict(sizing.at_once)
+        for name in steps:
+            idle = sizing.nworkers - counts[name]
+            taken = counts[name] * steps[name] + idle * WORKER_BASE
+            assert taken <= machine.memory * USABLE
+
+
+@given(runs())
+def test_where_each_worker_has_its_own_memory_none_takes_that_of_others(run):
+    (size, nchan, guards, machine), options = run
+    machine = replace(machine, is_one=False)
+    sizing = sized(((size, nchan, guards, machine), options))
+    if sizing:
+        counts = asdict(sizing.at_once).values()
+        assert set(counts) == {sizing.nworkers}
+        assert (
+            sizing.nworkers == 1
+            or sizing.nworkers * sizing.worker_memory <= machine.memory * USABLE
+        )
 
 
 @given(runs(limited=st.just(True)))
@@ -150,8 +169,13 @@ def test_chunk_that_breaks_the_limit_does_not_go_unsaid():
 def test_workers_that_do_not_fit_are_left_out_with_a_warning():
     sizing = size_run(LARGE, 100, Guards(1), Machine(12, 64 * GIB), nworkers=12)
     (warning,) = sizing.warnings
-    assert sizing.nworkers == 3
-    assert warning.startswith("nworkers=12 of 13.40 GiB each do not fit into 51.20 GiB; 3 run")
+    fewest, most = sizing.at_once.fewest, sizing.nworkers
+    assert 1 < fewest < most <= 12
+    assert re.match(
+        r"nworkers=12 of 1\d\.\d\d GiB each do not fit into 51.20 GiB: of steps that take so much "
+        rf"{fewest} run at once, others up to {most}\. The images are the same$",
+        warning,
+    )
 
 
 def test_machine_that_is_too_small_is_used_with_a_warning():
@@ -168,28 +192,49 @@ def test_nothing_is_said_where_all_fits():
 # A cube of 7677 channels of 8000 x 8000 pixels on 12 cores with 83.79 GiB free.
 
 
-def test_large_cube_is_cleaned_channel_by_channel():
-    machine = Machine(12, int(83.79 * GIB))
-    sizing = size_run(LARGE, 7677, Guards(1), machine)
-    # One channel with a guard on either side takes 13.4 GiB, five of which are 67.0 of 67.03 GiB.
-    assert sizing.nworkers == 5
-    assert len(sizing.chunks) == 7677
-    assert sizing.worker_memory == worker_memory(LARGE, 3)
+# It has two guard channels on either side and one above, and none in the first pass.
+
+GUARDS = Guards(2, above=1)
+REFERENCE = Machine(12, int(83.79 * GIB))
+
+
+def test_large_cube_is_cleaned_by_as_many_workers_as_each_step_leaves_room_for():
+    size = replace(LARGE, automasks=True)
+    sizing = size_run(size, 7677, GUARDS, REFERENCE, first_guards=Guards())
     assert sizing.warnings == ()
+    assert sizing.at_once.minor == sizing.nworkers > 6
+    assert sizing.at_once.first == 6
+    assert sizing.at_once.masks == 3
+    assert sizing.at_once.major == 2
+    # With one channel a chunk, six are gridded in a major cycle for each.
+    assert max(chunk.channels for chunk in sizing.chunks) == 2
+
+
+def test_large_cube_whose_first_pass_has_guard_channels():
+    sizing = size_run(LARGE, 7677, GUARDS, REFERENCE)
+    assert sizing.at_once.first == sizing.at_once.major == 2
+    assert sizing.at_once.minor > 6
 
 
 def test_large_dirty_cube_fits():
-    machine = Machine(12, int(83.79 * GIB))
-    sizing = size_run(LARGE, 7677, Guards(0), machine, cleans=False)
-    assert sizing.nworkers * sizing.worker_memory <= machine.memory * USABLE
-    assert sizing.nworkers >= 5
+    sizing = size_run(LARGE, 7677, Guards(0), REFERENCE, cleans=False)
+    assert sizing.at_once.first * sizing.worker_memory <= REFERENCE.memory * USABLE
+    assert sizing.at_once.first >= 5
     assert sizing.warnings == ()
 
 
 def test_large_cube_with_as_many_workers_as_cores_says_how_many_run():
-    sizing = size_run(LARGE, 7677, Guards(1), Machine(12, int(83.79 * GIB)), nworkers=12)
-    assert sizing.nworkers == 5
-    assert re.match("nworkers=12 .* 5 run at once", sizing.warnings[0])
+    sizing = size_run(LARGE, 7677, GUARDS, REFERENCE, first_guards=Guards(), nworkers=12)
+    fewest = sizing.at_once.fewest
+    (warning,) = sizing.warnings
+    assert re.match(f"nworkers=12 .* {fewest} run at once, others up to {sizing.nworkers}", warning)
+
+
+def test_chunks_are_of_one_size_where_there_is_memory_for_all():
+    machine = Machine(12, 83 * GIB)
+    size = ImageSize(500, 500)
+    sizing = size_run(size, 1000, GUARDS, machine, first_guards=Guards())
+    assert set(asdict(sizing.at_once).values()) == {12}
 
 
 # Estimate of time

@@ -47,15 +47,42 @@ def test_what_was_at_home_at_a_lost_worker_is_for_all() -> None:
     assert everything(waiting, "c") == ["gone's", "b's"]
 
 
+def test_what_is_meant_for_one_is_taken_by_others_that_have_nothing_else_to_do() -> None:
+    waiting: Waiting[str] = Waiting(["a", "b"])
+    for number in range(6):
+        waiting.put(f"chunk {number}", 1, meant_for="ab"[number % 2])
+    waiting.put("for all", 9)
+    assert waiting.for_all == 7
+    assert [waiting.take("a") for _ in range(3)] == ["chunk 0", "chunk 2", "chunk 4"]
+    assert waiting.take("a") == "for all"
+    assert waiting.take("b") == "chunk 1"
+    assert everything(waiting, "a") == ["chunk 3", "chunk 5"]
+
+
+def test_a_home_goes_before_what_is_meant() -> None:
+    waiting: Waiting[str] = Waiting(["a", "b"])
+    waiting.put("at home", 1, "a", meant_for="b")
+    waiting.put("meant", 5, meant_for="a")
+    waiting.put("meant for none", 1, meant_for="gone")
+    assert waiting.take("b") == "meant for none"
+    assert waiting.take("a") == "at home"
+    waiting.homes(["b"])
+    assert waiting.take("b") == "meant"
+
+
 @given(
-    st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["a", "b", "c", None]))),
+    st.lists(
+        st.tuples(st.integers(0, 5), st.sampled_from(["a", "b", "c", None]), st.sampled_from("abc"))
+    ),
     st.sets(st.sampled_from(["a", "b", "c"]), min_size=1),
     st.sets(st.sampled_from(["a", "b", "c"]), min_size=1),
 )
-def test_each_is_taken_once(items: list[tuple[int, str | None]], first: set[str], then: set[str]):
+def test_each_is_taken_once(
+    items: list[tuple[int, str | None, str]], first: set[str], then: set[str]
+) -> None:
     waiting: Waiting[int] = Waiting(first)
-    for number, (cost, home) in enumerate(items):
-        waiting.put(number, cost, home)
+    for number, (cost, home, meant_for) in enumerate(items):
+        waiting.put(number, cost, home, meant_for)
     waiting.homes(then)
     taken = []
     for worker in sorted(then):

@@ -5,15 +5,33 @@ from __future__ import annotations
 
 import os
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from ..planning.chunks import Chunk, Guards
 from ..planning.continuing import Beginning
+from ..planning.memory import AtOnce
 from ..products import beams
 from ..records import ImagingRecords, Record
 
 #: Products that CASA's imager makes, from the visibilities; the deconvolver makes the others.
 IMAGER_PRODUCTS = ("psf", "pb", "residual", "sumwt", "weight")
+
+#: What the memory of each step is counted as (:class:`ptclean.planning.memory.StepMemory`).
+_COUNTED_AS = {
+    "begin": "first",
+    "set_beam": "minor",
+    "start_masks": "masks",
+    "minor": "minor",
+    "major": "major",
+    "mask": "masks",
+    "finish": "minor",
+}
+
+
+def limits_of_steps(at_once: AtOnce) -> dict[str, int]:
+    """Say how many tasks of each step may run at once."""
+    counts = asdict(at_once)
+    return {step: counts[name] for step, name in _COUNTED_AS.items()}
 
 
 @dataclass(frozen=True)

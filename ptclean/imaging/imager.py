@@ -41,7 +41,7 @@ from ..workers.worker import Outcome
 from . import chunk_imager
 from .assembly import assemble, assemble_all, assemblies, assembly_of_model
 from .automask import block_of, full_blocks, speaks_of_a_chunk
-from .chunk_job import ChunkJob
+from .chunk_job import ChunkJob, limits_of_steps
 from .control import (
     ZERO_MASK,
     IterationControl,
@@ -108,6 +108,7 @@ class ParallelCubeImager:
         self._journal = Journal(directory)
         listeners = _WithoutWarningsOfChunks if self._automasks else Listeners
         self._listener = listeners(listener or Story())
+        self._limits = limits_of_steps(plan.at_once) if plan.at_once else {}
         self._splitter: Steps
         if client is None:
             self._splitter = StepsHere(self._journal.add)
@@ -119,6 +120,7 @@ class ParallelCubeImager:
                 keep=self._journal.add,
                 step=chunk_imager.step,
                 forget=chunk_imager.forget,
+                limits=self._limits,
                 admit=admit,
             )
         self.skipped = 0
@@ -507,7 +509,9 @@ class ParallelCubeImager:
         if not missing:
             return known
         tasks = tuple(task_of(step) for step in missing)
-        with told(self._listener, Phase(title, tasks, len(self.jobs), self._cycle)):
+        at_once = self._limits.get(missing[0].name)
+        phase = Phase(title, tasks, len(self.jobs), self._cycle, at_once=at_once)
+        with told(self._listener, phase):
             return known | self._splitter.run(missing)
 
 

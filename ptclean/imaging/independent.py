@@ -108,6 +108,7 @@ class IndependentChunks:
             keep=self._journal.add,
             step=step,
             forget=forget,
+            limits={_STEP: plan.at_once.fewest} if plan.at_once else None,
             admit=admit,
         )
         self.skipped = 0

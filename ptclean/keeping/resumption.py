@@ -37,7 +37,6 @@ from ..errors import (
 )
 from ..planning.continuum_plan import ContinuumPlan, fit_again
 from ..planning.cube_plan import Plan, available_space
-from ..planning.memory import USABLE, workers_that_fit
 from ..planning.sizing import USABLE_OF_LIMIT, Machine
 from .disk import FELL_SHORT
 from .durable import sync_directory
@@ -148,20 +147,18 @@ def plan_on(plan: Plan, own: Parameters, machine: Machine) -> Plan:
     if isinstance(plan, ContinuumPlan):
         return fit_again(plan, machine, own["nworkers"])
     wanted = own["nworkers"] or machine.workers
-    usable = machine.memory * USABLE
-    if machine.limit is not None:
-        per_worker = machine.limit * USABLE_OF_LIMIT
-        if plan.worker_memory > per_worker:
-            raise MemoryError(
-                f"memory_limit={machine.limit / _GIB:.2f}GiB: the run that is to be gone on with "
-                f"has chunks that take {plan.worker_memory / _GIB:.2f} GiB of a worker; give each "
-                f"at least {plan.worker_memory / USABLE_OF_LIMIT / _GIB:.1f}GiB"
-            )
-        usable = min(usable, wanted * per_worker)
-    fitting = workers_that_fit(wanted, plan.worker_memory, int(usable))
+    if machine.limit is not None and plan.worker_memory > machine.limit * USABLE_OF_LIMIT:
+        raise MemoryError(
+            f"memory_limit={machine.limit / _GIB:.2f}GiB: the run that is to be gone on with "
+            f"has chunks that take {plan.worker_memory / _GIB:.2f} GiB of a worker; give each "
+            f"at least {plan.worker_memory / USABLE_OF_LIMIT / _GIB:.1f}GiB"
+        )
+    assert plan.memory is not None
+    at_once = machine.at_once(plan.memory, min(wanted, len(plan.chunks)))
     return replace(
         plan,
-        nworkers=max(1, min(fitting, len(plan.chunks))),
+        nworkers=at_once.nworkers,
+        at_once=at_once,
         memory_limit=machine.limit,
         free_space=available_space(plan.imagename),
     )

@@ -34,7 +34,7 @@ from .checks import check_folder, check_parameters, check_products, check_size, 
 from .chunks import Chunk, Guards, guard_channels
 from .cleanmask import CleanMask, clean_mask
 from .continuing import PRODUCTS, startmodel_path, starts_from_image
-from .memory import ImageSize
+from .memory import AtOnce, ImageSize, StepMemory
 from .mosaic import FEWEST_CHANNELS
 from .mosaic_plan import standins_for_mosaic
 from .resampling import SpectralSampling, even_start, unlike, wants_one_above
@@ -48,6 +48,14 @@ _GIB = 2**30
 
 #: Gridders whose major cycles are known to be the same where they grid parts of a chunk.
 _IN_WINDOWS = ("standard", "wproject", "widefield")
+
+#: What the steps are called whose memory is told apart.
+_STEPS = {
+    "first": "the first pass",
+    "major": "major cycles",
+    "masks": "masking",
+    "minor": "minor cycles",
+}
 
 #: Bytes of an imaging weight.
 _WEIGHT = 4
@@ -65,7 +73,7 @@ class Plan:
         Why tclean itself runs, in this process; None if ptclean's engine does. If it is set, the
         attributes below it are None or empty.
     nworkers : int
-        Tasks at once.
+        Workers.
     chunks : tuple of Chunk
         Core and guard channels of each chunk.
     guards : Guards
@@ -85,6 +93,10 @@ class Plan:
         (as it does where the tiles of the data column span the band).
     worker_memory : int
         Bytes that a worker takes at its peak.
+    memory : StepMemory or None
+        The same for each kind of step.
+    at_once : AtOnce or None
+        Tasks of each kind of step that run at once.
     memory_limit : int or None
         Bytes at which Dask kills a worker, or None.
     casa_memory : int
@@ -118,6 +130,8 @@ class Plan:
     rows: int = 0
     read_bytes: int = 0
     worker_memory: int = 0
+    memory: StepMemory | None = None
+    at_once: AtOnce | None = None
     memory_limit: int | None = None
     casa_memory: int = 0
     independent: bool = False
@@ -171,7 +185,7 @@ class Plan:
                 "axis",
                 f"{self.start / 1e9:.9f} GHz, {self.width / 1e3:+.6f} kHz a channel, {self.frame}",
             ),
-            ("engine", f"{self.nworkers} worker{'s' * (self.nworkers != 1)}"),
+            ("engine", self._engine()),
             ("chunks", f"{len(self.chunks)} of {channels} channels, {guards}"),
             (
                 "memory",
@@ -183,6 +197,18 @@ class Plan:
                 f"{self.rows} rows; up to {self.read_bytes / _GIB:.2f} GiB a pass, over all chunks",
             ),
         ]
+
+    def _engine(self) -> str:
+        text = f"{self.nworkers} worker{'s' * (self.nworkers != 1)}"
+        if self.at_once is None or self.at_once.fewest == self.nworkers:
+            return text
+        counts = asdict(self.at_once)
+        of_steps = [
+            f"{counts[name]} in {step}"
+            for name, step in _STEPS.items()
+            if counts[name] < self.nworkers
+        ]
+        return f"{text}, of which memory lets fewer work at once: {', '.join(of_steps)}"
 
 
 def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[str, Any]) -> Plan:
@@ -241,7 +267,14 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     nx, ny, npol, nchan = axes.shape
     check_size(tclean["imsize"], nx, ny)
     cleans = tclean["niter"] > 0
-    size = ImageSize(nx, ny, npol, tclean["gridder"], automasks=cleans and _automasks(tclean))
+    size = ImageSize(
+        nx,
+        ny,
+        npol,
+        tclean["gridder"],
+        automasks=cleans and _automasks(tclean),
+        scales=len(tclean["scales"]) if tclean["deconvolver"] == "multiscale" else 0,
+    )
     mask = clean_mask(tclean, axes)
     sampling = _sampling(axes, data, tclean)
     reason = (
@@ -267,11 +300,14 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     in_windows = cleans and begins and nchan > 1 and tclean["gridder"] in _IN_WINDOWS
     to_noise = cleans and tclean["nsigma"] > 0
     in_blocks = to_noise or (cleans and _automasks(tclean))
+    data_guards = _guards(sampling, degrids=False, fewest=fewest) if in_windows else None
+    is_alone = cleans and setting("iteration-control") == "chunk"
     sizing = size_run(
         size,
         nchan,
         guards,
         machine,
+        first_guards=None if is_alone else data_guards,
         nworkers=own["nworkers"],
         chanchunks=own["chanchunks"],
         cleans=cleans,
@@ -284,14 +320,14 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     if reason:
         return Plan(imagename, serial=reason, parameters=tclean)
     largest = max(chunk.gridded_channels for chunk in sizing.chunks)
-    is_alone = cleans and len(sizing.chunks) > 1 and setting("iteration-control") == "chunk"
+    is_alone = is_alone and len(sizing.chunks) > 1
     reason = reason_for_one_control(tclean, npol, begins=begins) if is_alone else None
     return Plan(
         imagename,
         nworkers=sizing.nworkers,
         chunks=sizing.chunks,
         guards=guards,
-        data_guards=_guards(sampling, degrids=False, fewest=fewest) if in_windows else None,
+        data_guards=data_guards,
         shape=axes.shape,
         start=axes.start,
         width=axes.width,
@@ -299,6 +335,8 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         rows=data.rows,
         read_bytes=data.bytes * len(sizing.chunks),
         worker_memory=sizing.worker_memory,
+        memory=sizing.memory,
+        at_once=sizing.at_once,
         memory_limit=machine.limit,
         casa_memory=memory.casa_budget(size, largest),
         independent=is_alone and reason is None,

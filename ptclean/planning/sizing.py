@@ -15,8 +15,12 @@ from .chunks import Chunk, Guards
 from .memory import (
     USABLE,
     WORKER_BASE,
+    AtOnce,
     ImageSize,
+    StepMemory,
     largest_gridded,
+    step_memory,
+    tasks_at_once,
     worker_memory,
     workers_that_fit,
 )
@@ -45,6 +49,11 @@ _FIXED_PART = 0.2
 #: the images that they write.
 _COMFORTABLE = 2**30
 
+#: Core channels for each guard channel of a chunk above which guards do not matter, and major
+#: cycles after the first pass, for the choice of chunks.
+_MANY = 4
+_CYCLES = 3
+
 #: Times the dirty cube that a clean takes, for the estimate of what is not worth a cluster.
 _CLEAN_FACTOR = 3
 
@@ -61,11 +70,29 @@ class Machine:
         Bytes that are free for all workers together.
     limit : int or None
         Bytes that one worker must not exceed, if there is a limit.
+    is_one : bool
+        Whether all workers take their memory from the same, so that one may take what another one
+        leaves.
     """
 
     workers: int
     memory: int
     limit: int | None = None
+    is_one: bool = True
+
+    def room(self, workers: int) -> int:
+        """Bytes that so many workers may take together."""
+        usable = self.memory * USABLE
+        if self.limit is not None:
+            usable = min(usable, workers * self.limit * USABLE_OF_LIMIT)
+        return int(usable)
+
+    def at_once(self, memory: StepMemory, workers: int) -> AtOnce:
+        """Say how many tasks of each step run at once, if so many workers are wanted."""
+        if self.is_one:
+            return tasks_at_once(memory, workers, self.room(workers))
+        count = workers_that_fit(workers, memory.most, self.room(workers))
+        return AtOnce(count, count, count, count, count)
 
 
 @dataclass(frozen=True)
@@ -74,19 +101,29 @@ class Sizing:
 
     Attributes
     ----------
-    nworkers : int
-        Tasks at once.
     chunks : tuple of Chunk
-    worker_memory : int
-        Bytes that the largest chunk takes in its worker.
+    memory : StepMemory
+        What the largest chunk takes of its worker.
+    at_once : AtOnce
+        Workers, and tasks at once.
     warnings : tuple of str
         What the user should know before the run.
     """
 
-    nworkers: int
     chunks: tuple[Chunk, ...]
-    worker_memory: int
+    memory: StepMemory
+    at_once: AtOnce
     warnings: tuple[str, ...]
+
+    @property
+    def nworkers(self) -> int:
+        """Workers."""
+        return self.at_once.nworkers
+
+    @property
+    def worker_memory(self) -> int:
+        """Bytes that a worker takes at its peak."""
+        return self.memory.most
 
 
 def size_run(
@@ -95,6 +132,7 @@ def size_run(
     guards: Guards,
     machine: Machine,
     *,
+    first_guards: Guards | None = None,
     nworkers: int = 0,
     chanchunks: int = -1,
     cleans: bool = True,
@@ -114,6 +152,8 @@ def size_run(
     guards : Guards
         Of a chunk.
     machine : Machine
+    first_guards : Guards, optional
+        Of a chunk in the first pass over the data, if these are others.
     nworkers, chanchunks : int
         ptclean's parameters: 0 and -1 leave the choice here.
     cleans : bool
@@ -136,15 +176,15 @@ def size_run(
     MemoryError
         If a worker's limit does not even hold one channel with its guards.
     """
+    first_guards = first_guards or guards
     wanted = nworkers or machine.workers
     smallest = min(nchan, max(guards.fewest, 1 + guards.most))
     least = worker_memory(size, smallest)
-    usable = machine.memory * USABLE
-    per_worker = usable
+    usable = machine.room(wanted)
+    per_worker: float = usable
     if machine.limit is not None:
         per_worker = machine.limit * USABLE_OF_LIMIT
         _refuse_too_small(size, smallest, least, per_worker, machine.limit)
-        usable = min(usable, wanted * per_worker)
     warnings = []
     each = least
     if chanchunks > 0:
@@ -156,24 +196,21 @@ def size_run(
                 f"which may fill {per_worker / _GIB:.2f} GiB under its memory_limit; use "
                 f"chanchunks={max(1, largest_gridded(size, int(per_worker)) - guards.most)} or -1"
             )
-    fitting = min(workers_that_fit(wanted, each, int(usable)), nchan)
     if each > usable:
         warnings.append(
             f"a worker takes {each / _GIB:.2f} GiB for a chunk, of {usable / _GIB:.2f} GiB that "
             "are free: the machine may run out of memory. tclean would cut such a cube into "
             "single channels, which changes the images; ptclean does not"
         )
-    elif nworkers and fitting < min(nworkers, nchan):
-        warnings.append(
-            f"nworkers={nworkers} of {each / _GIB:.2f} GiB each do not fit into "
-            f"{usable / _GIB:.2f} GiB; {fitting} run at once. The images are the same"
-        )
     if chanchunks > 0:
         chunks = cutting.cut(nchan, chanchunks, guards)
     else:
+        fitting = min(workers_that_fit(wanted, least, usable), nchan)
         share = int(min(usable / fitting, per_worker))
         largest = max(1, largest_gridded(size, share) - guards.most)
-        if not cleans and data_bytes is not None:
+        if cleans and largest < _MANY * guards.most:
+            fitting, largest = _quickest(size, nchan, guards, first_guards, machine, wanted)
+        elif data_bytes is not None:
             comfortable = _comfortable_chunk(size, guards, rows)
             room = machine.memory - fitting * worker_memory(size, comfortable + guards.most)
             if data_bytes <= room / 2:
@@ -186,8 +223,6 @@ def size_run(
         cut = cutting.cut_at_blocks if whole_blocks else cutting.cut_in_blocks
         chunks = cut(nchan, longest, block, guards)
         if whole_blocks:
-            each = worker_memory(size, max(chunk.gridded_channels for chunk in chunks))
-            fitting = min(fitting, workers_that_fit(wanted, each, int(usable)))
             if chanchunks > 0 and chanchunks % block:
                 warnings.append(
                     f"chanchunks={chanchunks}: chunks are of the whole blocks of {block} channels "
@@ -198,12 +233,57 @@ def size_run(
                 f"chanchunks={chanchunks}: chunks end where the blocks of {block} channels end "
                 "for which CASA makes masks at a time. The images are the same"
             )
-    return Sizing(
-        nworkers=min(fitting, len(chunks)),
-        chunks=chunks,
-        worker_memory=worker_memory(size, max(chunk.gridded_channels for chunk in chunks)),
-        warnings=tuple(warnings),
+    memory = step_memory(
+        size,
+        max(chunk.channels for chunk in chunks),
+        max(
+            first_guards.around(chunk.start, chunk.stop, nchan).gridded_channels for chunk in chunks
+        ),
+        max(chunk.gridded_channels for chunk in chunks),
+        cleans=cleans,
     )
+    at_once = machine.at_once(memory, min(wanted, len(chunks)))
+    if nworkers and each <= usable and at_once.fewest < min(nworkers, len(chunks)):
+        others = f", others up to {at_once.nworkers}" if at_once.nworkers > at_once.fewest else ""
+        warnings.append(
+            f"nworkers={nworkers} of {memory.most / _GIB:.2f} GiB each do not fit into "
+            f"{usable / _GIB:.2f} GiB: of steps that take so much {at_once.fewest} run at "
+            f"once{others}. The images are the same"
+        )
+    return Sizing(chunks=chunks, memory=memory, at_once=at_once, warnings=tuple(warnings))
+
+
+def _quickest(
+    size: ImageSize,
+    nchan: int,
+    guards: Guards,
+    first_guards: Guards,
+    machine: Machine,
+    wanted: int,
+) -> tuple[int, int]:
+    """Choose chunks for a clean where guard channels take much of the memory.
+
+    Returns
+    -------
+    tuple of int
+        Tasks at once in the first pass, and core channels, with which a core channel takes least
+        time, if each channel and step take the same: larger chunks have fewer guard channels for
+        each, and fewer of them are in memory at once.
+    """
+    best = (math.inf, 1, 1)
+    for core in range(1, min(nchan, _MANY * guards.most) + 1):
+        first = min(nchan, max(first_guards.fewest, core + first_guards.most))
+        gridded = min(nchan, max(guards.fewest, core + guards.most))
+        memory = step_memory(size, core, first, gridded)
+        if core > 1 and memory.most > machine.room(1 if machine.limit is not None else wanted):
+            break
+        tasks = machine.at_once(memory, wanted)
+        # Masks are made on one channel more.
+        masks = (core + 1) / core / tasks.masks if size.automasks else 0
+        cycle = gridded / core / tasks.major + masks + 1 / tasks.minor
+        seconds = first / core / tasks.first + _CYCLES * cycle
+        best = min(best, (seconds, min(tasks.first, nchan), core))
+    return best[1:]
 
 
 def _refuse_too_small(

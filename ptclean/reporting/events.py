@@ -61,6 +61,8 @@ class Phase:
         Number of the cycle, counted from 1; 0 before the first minor cycle and after the last.
     unit : str
         What is counted: chunks, parts, products.
+    at_once : int or None
+        Tasks at once, where memory does not hold as many as there are workers.
     """
 
     title: str
@@ -68,6 +70,7 @@ class Phase:
     total: int
     cycle: int = 0
     unit: str = "chunks"
+    at_once: int | None = None
 
     def __str__(self) -> str:
         return f"{self.title} {self.cycle}" if self.cycle else self.title

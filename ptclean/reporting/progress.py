@@ -112,15 +112,18 @@ class TimeLeft:
     """
 
     def __init__(self, nworkers: int) -> None:
-        self._nworkers = max(1, nworkers)
+        self._nworkers = self._at_once = max(1, nworkers)
         self._last: dict[tuple[str, int], float] = {}
         self._waiting: dict[tuple[str, int], int] = {}
         self._spent: dict[str, tuple[float, int]] = {}
         self._since = 0.0
 
-    def start(self, tasks: Mapping[tuple[str, int], int], now: float) -> None:
-        """Begin a phase: cost of each task by step and chunk."""
+    def start(
+        self, tasks: Mapping[tuple[str, int], int], now: float, at_once: int | None = None
+    ) -> None:
+        """Begin a phase: cost of each task by step and chunk, and tasks at once, if fewer."""
         self._waiting = dict(tasks)
+        self._at_once = at_once or self._nworkers
         self._since = now
 
     def done(self, step: str, index: int, seconds: float, now: float) -> None:
@@ -142,7 +145,7 @@ class TimeLeft:
         if not known:
             return 0.0
         # No sooner than its longest task, and than all of them side by side.
-        whole = max(max(known), sum(known) / self._nworkers)
+        whole = max(max(known), sum(known) / self._at_once)
         return max(0.0, whole - (now - self._since))
 
     def _expected(self, step: str, index: int, cost: int) -> float | None:
@@ -177,7 +180,8 @@ class Bar(Listener):
     def phase_started(self, phase: Phase) -> None:
         self._close()
         now = self._clock()
-        self._left.start({(task.step, task.index): task.cost for task in phase.tasks}, now)
+        costs = {(task.step, task.index): task.cost for task in phase.tasks}
+        self._left.start(costs, now, phase.at_once)
         self._bar = self._tqdm(
             total=len(phase.tasks),
             desc=f"ptclean: {phase}",

@@ -191,11 +191,11 @@ def _cluster_at_hand(client: Client, free: int) -> Machine:
         return Machine(1, free)
     limits = [each.memory_limit for each in reports if each.memory_limit]
     if len(limits) == len(reports):
-        return Machine(len(limits), sum(limits), int(min(limits) * BELOW_PAUSE))
+        return Machine(len(limits), sum(limits), int(min(limits) * BELOW_PAUSE), is_one=False)
     hosts = Counter(each.host for each in reports)
     # All are planned for as the one that has least.
     share = min(each.memory // hosts[each.host] for each in reports)
-    return Machine(len(reports), share * len(reports))
+    return Machine(len(reports), share * len(reports), is_one=len(hosts) == 1)
 
 
 class DaskClusterManager:

@@ -14,7 +14,7 @@ memory as far as is known, fewer pieces are in flight from then on, before the r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import uuid4
@@ -101,6 +101,9 @@ class CubeSplitter:
     step, forget : callable
         What workers execute; as :func:`ptclean.imaging.chunk_imager.step` and `forget` there. They
         are not needed for `map` alone.
+    limits : mapping of str, optional
+        Most tasks in flight of the steps of some names, where memory does not hold as many as there
+        are workers; the fewest of them also where chunks are taken up whose worker is gone.
     needs_less : str
         What to try when workers run out of memory.
     admit : callable, optional
@@ -117,6 +120,7 @@ class CubeSplitter:
         keep: Callable[[Step, Any], None] | None = None,
         step: Callable[..., Any] = _nothing,
         forget: Callable[..., Any] = _nothing,
+        limits: Mapping[str, int] | None = None,
         needs_less: str = "use fewer workers (nworkers), or begin anew with smaller chunks "
         "(chanchunks)",
         admit: Admit | None = None,
@@ -125,6 +129,9 @@ class CubeSplitter:
         self._admit = admit
         self._nworkers = nworkers
         self._at_once = nworkers
+        self._limits = dict(limits or {})
+        #: Most tasks in flight of what is being run.
+        self._limit = nworkers
         self._listener = listener
         self._keep = keep
         self._losses = Losses(client)
@@ -169,10 +176,14 @@ class CubeSplitter:
         running: dict[Future, tuple[Step, str]] = {}
         completed = as_completed(loop=self._client.loop)
         self._renew_slots()
+        self._limit = self._limit_of(steps)
         self._idle = dict.fromkeys(self._slots)
         waiting: Waiting[Step] = Waiting(self._slots)
-        for step in steps:
-            waiting.put(step, step.job.cost, self._home.get(step.job.index))
+        # Neighbours have different homes: a line is in neighbours, whose major cycles take longest.
+        names = list(self._slots)
+        for number, step in enumerate(steps):
+            meant_for = names[number % len(names)] if names else None
+            waiting.put(step, step.job.cost, self._home.get(step.job.index), meant_for)
         try:
             self._fill(waiting, running, completed)
             for future in completed:
@@ -201,6 +212,17 @@ class CubeSplitter:
         self._tell_losses()
         self._losses.settle()
         return results
+
+    def _limit_of(self, steps: Sequence[Step]) -> int:
+        limit = min((self._limits.get(step.name, self._nworkers) for step in steps), default=1)
+        indices = [step.job.index for step in steps]
+        if any(self._steps_done.get(i) and self._home.get(i) not in self._slots for i in indices):
+            limit = self._limit_of_strays(limit)
+        return limit
+
+    def _limit_of_strays(self, limit: int) -> int:
+        """Most tasks in flight where workers take up chunks that others have begun."""
+        return min(limit, *self._limits.values())
 
     def skip(self, step: Step) -> None:
         """Count a step as complete that a former driver has had made."""
@@ -307,6 +329,7 @@ class CubeSplitter:
         """
         self._alive = self._workers()
         if self._losses.see(self._alive):
+            self._limit = self._limit_of_strays(self._limit)
             self._tell_losses()
         self._slots_renewed = time.monotonic()
         # Workers are kept, since chunks are at home there; those that died are replaced.
@@ -330,17 +353,20 @@ class CubeSplitter:
         """
         if not waiting:
             return
-        others_may_take = waiting.for_all or self._at_once < self._nworkers or not freed
+        at_once = min(self._at_once, self._limit)
+        others_may_take = waiting.for_all or at_once < self._nworkers or not freed
         candidates = list(self._idle) if others_may_take else [freed]
         age = time.monotonic() - self._slots_renewed
         if not running or age > _LIST_IS_GOOD * len(self._alive):
             self._renew_slots()
             waiting.homes(self._slots)
             busy = {name for _, name in running.values()}
-            self._idle = {name: None for name in self._slots if name not in busy}
+            # Those that have waited longest come first, so that all get chunks.
+            idle = dict.fromkeys([*self._idle, *self._slots])
+            self._idle = {n: None for n in idle if n in self._slots and n not in busy}
             candidates = list(self._idle)
         for worker in candidates:
-            if worker in self._idle and len(running) < self._at_once:
+            if worker in self._idle and len(running) < min(self._at_once, self._limit):
                 step = waiting.take(worker)
                 if step is not None:
                     del self._idle[worker]
@@ -357,7 +383,7 @@ class CubeSplitter:
     def _submit(self, step: Step, address: str | None) -> Future:
         job = step.job
         key = self._losses.watch(self._key(step), address)
-        self._company[key] = self._at_once
+        self._company[key] = min(self._at_once, self._limit)
         return self._client.submit(
             run,
             self._step,
@@ -419,7 +445,7 @@ class CubeSplitter:
         if company > self._at_once:
             # It ran beside another one that has died meanwhile.
             return True
-        self._at_once //= 2
+        self._at_once = company // 2
         logs.post(
             f"{error.allowed_failures + 1} workers died of one task, last {self._death}. Memory is "
             f"short, as it seems: from now on no more than {self._at_once} tasks run at once",
