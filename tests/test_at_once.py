@@ -150,6 +150,19 @@ def test_images_are_the_same_where_memory_lets_one_worker_at_a_time_grid_models(
     assert limits == {"begin": 2, "minor": 3, "major": 1, "finish": 3}
 
 
+def test_a_worker_that_dies_changes_nothing_where_there_are_no_limits(
+    three: DaskClusterManager, tmp_path: Path
+) -> None:
+    unlimited = CubeSplitter(three.client, 3, Listener(), step=at_work, forget=forget)
+    begun = unlimited.run(steps(tmp_path, "first"))
+    os.kill(begun[0][1], signal.SIGKILL)
+    most = [
+        most for most, _ in unlimited.run(steps(tmp_path, "then", seconds=20, wanted=2)).values()
+    ]
+    assert len(most) == 6
+    assert max(most) > 1
+
+
 def three_pids(splitter: CubeSplitter) -> set[int]:
     return set(splitter._client.run(os.getpid, on_error="ignore").values())
 

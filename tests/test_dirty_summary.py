@@ -36,11 +36,7 @@ def arguments(prefix: Path, *, full: bool, mask: str = "") -> SimpleNamespace:
 
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("products", [[], ["model"], ["mask"], ["model", "mask"]])
-def test_it_is_casas(
-    tmp_path: Path, products: list[str], full: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Fewer channels at a time than a tile has.
-    monkeypatch.setattr(dirty_summary, "_BLOCK_BYTES", 3 * 4 * 70 * 45 * 2)
+def test_it_is_casas(tmp_path: Path, products: list[str], full: bool) -> None:
     prefix = tmp_path / "cube"
     for product in ["residual", *products]:
         make(Path(f"{prefix}.{product}"), ones=product == "mask")
@@ -64,10 +60,35 @@ def test_mask_of_another_name(tmp_path: Path) -> None:
     assert repr(found) == repr(ImagingDict().construct_residual_dict(given))
 
 
-def test_images_of_another_kind_are_left_to_casa(tmp_path: Path) -> None:
+def test_double_precision(tmp_path: Path) -> None:
     prefix = tmp_path / "cube"
     make(Path(f"{prefix}.residual"), "d")
     given = arguments(prefix, full=False)
+    summary = DirtySummary()
+    found = summary.construct_residual_dict(given)
+    assert summary.is_own
+    assert repr(found) == repr(ImagingDict().construct_residual_dict(given))
+
+
+def test_images_that_are_no_tables_are_left_to_casa(tmp_path: Path) -> None:
+    prefix = tmp_path / "cube"
+    make(tmp_path / "image")
+    im = image()
+    im.open(str(tmp_path / "image"))
+    im.tofits(f"{prefix}.residual")
+    im.close()
+    given = arguments(prefix, full=False)
+    summary = DirtySummary()
+    found = summary.construct_residual_dict(given)
+    assert summary.is_own is False
+    assert repr(found) == repr(ImagingDict().construct_residual_dict(given))
+
+
+def test_what_differs_is_left_to_casa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = tmp_path / "cube"
+    make(Path(f"{prefix}.residual"))
+    given = arguments(prefix, full=False)
+    monkeypatch.setattr(dirty_summary, "plane", lambda *_: np.zeros((70, 45)))
     summary = DirtySummary()
     found = summary.construct_residual_dict(given)
     assert summary.is_own is False

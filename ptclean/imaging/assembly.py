@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From the images of the chunks to the images that tclean leaves.
 
-Each product is assembled in the work directory, by a worker; only when all are complete do they
-replace whatever stood under their names.
+Each product is assembled in the work directory, by a worker, when what only the cycles needed is
+gone; only when all are complete do they replace whatever stood under their names.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..products import images
 from ..products.images import WEIGHT_DENSITY
 from ..records import Record
 from ..reporting.events import Listener, Phase, Task, told
-from .chunk_job import IMAGER_PRODUCTS, ChunkJob
+from .chunk_job import IMAGER_PRODUCTS, SPENT, ChunkJob
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,21 @@ def assemble(assembly: Assembly) -> None:
     images.set_history(assembly.target, "ptclean", assembly.history)
     require_room(os.path.dirname(assembly.target))
     sync_tree(assembly.target)
+
+
+def remove_spent(folders: Sequence[str]) -> None:
+    """Remove the images of finished chunks that cycles alone need: room for those of the cube.
+
+    Parameters
+    ----------
+    folders : sequence of str
+        The chunks'.
+    """
+    for folder in folders:
+        for name in os.listdir(folder):
+            # The density of the weights is the cube's.
+            if name.split(".")[0] in SPENT and name != f"gridded.{WEIGHT_DENSITY}":
+                shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
 def assemble_all(

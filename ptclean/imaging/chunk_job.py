@@ -16,6 +16,9 @@ from ..records import ImagingRecords, Record
 #: Products that CASA's imager makes, from the visibilities; the deconvolver makes the others.
 IMAGER_PRODUCTS = ("psf", "pb", "residual", "sumwt", "weight")
 
+#: Prefixes of images in a chunk's folder that are of no use when it is finished: all but ``core``.
+SPENT = ("gridded", "window", "masked", "users")
+
 #: What the memory of each step is counted as (:class:`ptclean.planning.memory.StepMemory`).
 _COUNTED_AS = {
     "begin": "first",

@@ -39,7 +39,7 @@ from ..reporting.story import Story
 from ..workers.splitter import Admit, CubeSplitter, Step
 from ..workers.worker import Outcome
 from . import chunk_imager
-from .assembly import assemble, assemble_all, assemblies, assembly_of_model
+from .assembly import assemble, assemble_all, assemblies, assembly_of_model, remove_spent
 from .automask import block_of, full_blocks, speaks_of_a_chunk
 from .chunk_job import ChunkJob, limits_of_steps
 from .control import (
@@ -108,6 +108,7 @@ class ParallelCubeImager:
         self._journal = Journal(directory)
         listeners = _WithoutWarningsOfChunks if self._automasks else Listeners
         self._listener = listeners(listener or Story())
+        self._nworkers = plan.nworkers
         self._limits = limits_of_steps(plan.at_once) if plan.at_once else {}
         self._splitter: Steps
         if client is None:
@@ -189,6 +190,12 @@ class ParallelCubeImager:
             self.models.go_on(self._journal.fact("models to save"))
             return self._journal.fact("summary"), self._journal.fact("assembled")
         summary = self.make_chunks()
+        if self._finishes:
+            # Otherwise a later driver would have to make them again.
+            folders = [job.folder() for job in self.jobs]
+            self._splitter.map(
+                remove_spent, [folders[i :: self._nworkers] for i in range(self._nworkers)]
+            )
         made = assemble_all(assemblies(self.jobs, history), self._splitter.map, self._listener)
         self._journal.put("summary", summary)
         self._journal.put("models to save", self.models.state())

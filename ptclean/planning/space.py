@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Disk space that a run takes beside its images, until it is over.
 
-All of it is in the work directory, on the file system of ``imagename``: the chunks' images with
-their guard channels, copies of models, CASA's tables of weights, and the finished products, which
-are complete before anything else is removed. Plain functions on plain data.
+All of it is in the work directory, on the file system of ``imagename``: the chunks' images, what
+only cycles need (images with guard channels, those on which masks are made, CASA's tables of
+weights), and the finished products, for which the latter make room. Plain functions on plain data.
 
 Does not cover: what there is, and what a file system says when it is full
 (:mod:`ptclean.keeping.disk`).
@@ -110,21 +110,23 @@ def cube_space(
     masks = _MASKED * size.pixels * _MASK
     made = _from_imager(size)
     products = outputs.products(size)
-    total = 0.0
+    total = spent = 0.0
     for chunk in chunks:
         if in_windows or chunk.gridded_channels != chunk.channels:
             images = made + outputs.cleans
-            total += chunk.gridded_channels * (images * plane + masks) + (images + 1) * _TABLE
+            spent += chunk.gridded_channels * (images * plane + masks) + (images + 1) * _TABLE
         images = products + _MODELS_KEPT * outputs.cleans + bool(outputs.mask_channels)
         total += chunk.channels * (images * plane + 2 * masks) + (images + 1) * _TABLE
         if outputs.automasks:
             # Behind a channel that stands for all others, and cut into a mask of the user's.
-            total += (chunk.channels + 1) * (_MASKING * plane + masks) + (_MASKING + 2) * _TABLE
-            total += chunk.channels * plane
+            spent += (chunk.channels + 1) * (_MASKING * plane + masks) + (_MASKING + 2) * _TABLE
+            spent += chunk.channels * plane
         if weight_bytes_a_channel:
             total += chunk.gridded_channels * weight_bytes_a_channel + _TABLE
     nchan = sum(chunk.channels for chunk in chunks)
-    total += nchan * (products * plane + 2 * masks) + (products + 1) * _TABLE
+    finished = nchan * (products * plane + 2 * masks) + (products + 1) * _TABLE
+    is_removed = outputs.restores or outputs.automasks
+    total += max(spent, finished) if is_removed else spent + finished
     total += (outputs.mask_channels + start_models * nchan) * plane
     return round(total * (1 + _MARGIN))
 

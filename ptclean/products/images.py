@@ -126,16 +126,26 @@ def empty_model(template: str, target: str) -> None:
         model.done()
 
 
+def plane(tb: Any, channel: int, stokes: int) -> Any:
+    """Read a plane of an image that is open as a table, in double precision, with axes x and y."""
+    nx, ny, *_ = _shape_of_pixels(tb)
+    pixels = tb.getcellslice("map", 0, [0, 0, stokes, channel], [nx - 1, ny - 1, stokes, channel])
+    return pixels[:, :, 0, 0]
+
+
 def channels_with_values(path: str, channels: slice) -> list[bool]:
     """Tell of each of a range of channels whether any pixel is not zero; reads without a lock."""
     with open_table(path, lock="usernoread") as tb:
-        # Such as '[512, 512, 1, 16]'.
-        *plane, _ = (int(n) for n in tb.getcolshapestring("map")[0].strip("[]").split(","))
-        last = [n - 1 for n in plane]
+        last = [n - 1 for n in _shape_of_pixels(tb)[:3]]
         return [
             bool(tb.getcellslice("map", 0, [0, 0, 0, channel], [*last, channel]).any())
             for channel in range(channels.start, channels.stop)
         ]
+
+
+def _shape_of_pixels(tb: Any) -> list[int]:
+    # Such as '[512, 512, 1, 16]'.
+    return [int(n) for n in tb.getcolshapestring("map")[0].strip("[]").split(",")]
 
 
 def channel_peaks(path: str) -> list[float]:

@@ -189,26 +189,6 @@ def copy_channels(source: Tiles, start: int, stop: int, target: Tiles, first: in
     target.write(first, channels)
 
 
-def planes(source: Tiles, start: int, stop: int, kind: type[np.generic]) -> Any:
-    """Read channels as numbers.
-
-    Parameters
-    ----------
-    source : Tiles
-    start, stop : int
-        Channels.
-    kind : type
-        NumPy's type of a pixel.
-
-    Returns
-    -------
-    numpy.ndarray
-        Axes: channel, and third, second and first axis of the image.
-    """
-    pixels = np.ascontiguousarray(_in_planes(source.read(start, stop), source))
-    return pixels.view(np.dtype(kind).newbyteorder(">" if source.is_big_endian else "<"))
-
-
 def _in_planes(channels: Any, layout: Tiles) -> Any:
     """Order pixels in tiles as channel, third, second and first axis of the array."""
     padded = channels.transpose(0, 1, 4, 2, 5, 3, 6)

@@ -290,7 +290,7 @@ class DaskClusterManager:
         self._start_timeout = parse_timedelta(setting("start-timeout", start_timeout))
         self._stack: contextlib.ExitStack | None = None
         self._scratch = ""
-        self._kills = KernelKills()
+        self._kills: KernelKills
 
     def __repr__(self) -> str:
         state = "not started" if self._stack is None else "owned" if self.owned else "borrowed"

@@ -222,7 +222,7 @@ class CubeSplitter:
 
     def _limit_of_strays(self, limit: int) -> int:
         """Most tasks in flight where workers take up chunks that others have begun."""
-        return min(limit, *self._limits.values())
+        return min([limit, *self._limits.values()])
 
     def skip(self, step: Step) -> None:
         """Count a step as complete that a former driver has had made."""
