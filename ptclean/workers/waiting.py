@@ -44,6 +44,7 @@ class Waiting(Generic[Item]):
         self._for_all: list[tuple[int, int, Item]] = []
         self._order = count()
         self._length = 0
+        self._with_home = 0
 
     def __len__(self) -> int:
         return self._length
@@ -51,7 +52,7 @@ class Waiting(Generic[Item]):
     @property
     def for_all(self) -> int:
         """Number of items that anybody may take."""
-        return len(self._for_all) + sum(map(len, self._meant_for.values()))
+        return self._length - self._with_home
 
     def put(
         self, item: Item, cost: int, home: str | None = None, meant_for: str | None = None
@@ -73,6 +74,7 @@ class Waiting(Generic[Item]):
         heap = self._for_all
         if home is not None and home in self._homes:
             heap = self._at_home.setdefault(home, [])
+            self._with_home += 1
         elif home is None and meant_for is not None and meant_for in self._homes:
             heap = self._meant_for.setdefault(meant_for, [])
         heapq.heappush(heap, entry)
@@ -81,25 +83,33 @@ class Waiting(Generic[Item]):
     def homes(self, workers: Collection[str]) -> None:
         """Say which workers there are: what is at home elsewhere is for all from now on."""
         self._homes = frozenset(workers)
-        for heaps in (self._at_home, self._meant_for):
-            for home in heaps.keys() - self._homes:
-                for entry in heaps.pop(home):
-                    heapq.heappush(self._for_all, entry)
+        for home in self._at_home.keys() - self._homes:
+            self._with_home -= len(self._at_home[home])
+            self._give_up(self._at_home.pop(home))
+        for home in self._meant_for.keys() - self._homes:
+            self._give_up(self._meant_for.pop(home))
 
     def take(self, worker: str) -> Item | None:
         """Remove and return the largest item at home at a worker, else the largest for all."""
-        heap = self._at_home.get(worker) or self._meant_for.get(worker) or self._for_all
-        return self._pop(heap or max(self._meant_for.values(), key=len, default=[]))
+        if heap := self._at_home.get(worker):
+            self._with_home -= 1
+        else:
+            heap = self._meant_for.get(worker) or self._for_all
+        heap = heap or max(self._meant_for.values(), key=len, default=[])
+        return self._pop(heap) if heap else None
 
     def take_any(self) -> Item:
         """Remove and return one item, whatever its home."""
-        heaps = [self._for_all, *self._meant_for.values(), *self._at_home.values()]
-        item = self._pop(next(heap for heap in heaps if heap))
-        assert item is not None
-        return item
+        for heap in (self._for_all, *self._meant_for.values()):
+            if heap:
+                return self._pop(heap)
+        self._with_home -= 1
+        return self._pop(next(heap for heap in self._at_home.values() if heap))
 
-    def _pop(self, heap: list[tuple[int, int, Item]]) -> Item | None:
-        if not heap:
-            return None
+    def _give_up(self, heap: list[tuple[int, int, Item]]) -> None:
+        for entry in heap:
+            heapq.heappush(self._for_all, entry)
+
+    def _pop(self, heap: list[tuple[int, int, Item]]) -> Item:
         self._length -= 1
         return heapq.heappop(heap)[2]
