@@ -189,6 +189,28 @@ def test_nothing_is_said_where_all_fits():
     assert size_run(ImageSize(512, 512), 100, Guards(1), Machine(8, 64 * GIB)).warnings == ()
 
 
+@given(runs(limited=st.just(True)), st.integers(1, 5))
+def test_masks_are_kept_below_the_limit_too(run, sides):
+    (size, nchan, _, machine), options = run
+    guards = Guards(sides, above=1)
+    arguments = (replace(size, gridder="standard", automasks=True), nchan, guards, machine)
+    options = options | {"first_guards": Guards(), "cleans": True}
+    sizing = sized((arguments, options))
+    if sizing and not sizing.warnings:
+        assert max(asdict(sizing.memory).values()) <= machine.limit * USABLE_OF_LIMIT
+        assert sizing.memory.masks > 0
+
+
+def test_chunks_of_a_clean_do_not_depend_on_how_many_data_there_are():
+    def chunks(data_bytes):
+        machine = Machine(2, 100 * GIB)
+        return size_run(
+            ImageSize(1024, 1024), 256, Guards(1), machine, data_bytes=data_bytes
+        ).chunks
+
+    assert chunks(0) == chunks(None)
+
+
 # A cube of 7677 channels of 8000 x 8000 pixels on 12 cores with 83.79 GiB free.
 
 

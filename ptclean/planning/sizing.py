@@ -8,6 +8,7 @@ images do not depend on any of it, only time and memory do.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import chunks as cutting
@@ -178,23 +179,25 @@ def size_run(
     """
     first_guards = first_guards or guards
     wanted = nworkers or machine.workers
-    smallest = min(nchan, max(guards.fewest, 1 + guards.most))
-    least = worker_memory(size, smallest)
     usable = machine.room(wanted)
-    per_worker: float = usable
+    per_worker = usable if machine.limit is None else int(machine.limit * USABLE_OF_LIMIT)
+
+    def memory_of(channels: int) -> StepMemory:
+        return _memory(size, channels, guards, first_guards, nchan, cleans=cleans)
+
+    least = memory_of(1).most
     if machine.limit is not None:
-        per_worker = machine.limit * USABLE_OF_LIMIT
+        smallest = min(nchan, max(guards.fewest, 1 + guards.most))
         _refuse_too_small(size, smallest, least, per_worker, machine.limit)
     warnings = []
     each = least
     if chanchunks > 0:
-        gridded = max(smallest, min(nchan, chanchunks + guards.most))
-        each = worker_memory(size, gridded)
+        each = memory_of(min(nchan, chanchunks)).most
         if machine.limit is not None and each > per_worker:
             raise MemoryError(
                 f"chanchunks={chanchunks}: such a chunk takes {each / _GIB:.2f} GiB of a worker, "
                 f"which may fill {per_worker / _GIB:.2f} GiB under its memory_limit; use "
-                f"chanchunks={max(1, largest_gridded(size, int(per_worker)) - guards.most)} or -1"
+                f"chanchunks={_largest_chunk(memory_of, per_worker, nchan)} or -1"
             )
     if each > usable:
         warnings.append(
@@ -206,11 +209,10 @@ def size_run(
         chunks = cutting.cut(nchan, chanchunks, guards)
     else:
         fitting = min(workers_that_fit(wanted, least, usable), nchan)
-        share = int(min(usable / fitting, per_worker))
-        largest = max(1, largest_gridded(size, share) - guards.most)
-        if cleans and largest < _MANY * guards.most:
-            fitting, largest = _quickest(size, nchan, guards, first_guards, machine, wanted)
-        elif data_bytes is not None:
+        largest = _largest_chunk(memory_of, min(usable // fitting, per_worker), nchan)
+        if cleans and largest < min(nchan, _MANY * guards.most):
+            fitting, largest = _quickest(memory_of, nchan, guards, first_guards, machine, wanted)
+        elif not cleans and data_bytes is not None:
             comfortable = _comfortable_chunk(size, guards, rows)
             room = machine.memory - fitting * worker_memory(size, comfortable + guards.most)
             if data_bytes <= room / 2:
@@ -233,12 +235,11 @@ def size_run(
                 f"chanchunks={chanchunks}: chunks end where the blocks of {block} channels end "
                 "for which CASA makes masks at a time. The images are the same"
             )
+    firsts = [first_guards.around(chunk.start, chunk.stop, nchan) for chunk in chunks]
     memory = step_memory(
         size,
         max(chunk.channels for chunk in chunks),
-        max(
-            first_guards.around(chunk.start, chunk.stop, nchan).gridded_channels for chunk in chunks
-        ),
+        max(chunk.gridded_channels for chunk in firsts),
         max(chunk.gridded_channels for chunk in chunks),
         cleans=cleans,
     )
@@ -253,8 +254,36 @@ def size_run(
     return Sizing(chunks=chunks, memory=memory, at_once=at_once, warnings=tuple(warnings))
 
 
-def _quickest(
+def _memory(
     size: ImageSize,
+    channels: int,
+    guards: Guards,
+    first_guards: Guards,
+    nchan: int,
+    *,
+    cleans: bool,
+) -> StepMemory:
+    """What the steps of a chunk of so many core channels take, in the middle of a cube."""
+    first, gridded = (
+        min(nchan, max(each.fewest, channels + each.most)) for each in (first_guards, guards)
+    )
+    return step_memory(size, channels, first, gridded, cleans=cleans)
+
+
+def _largest_chunk(memory_of: Callable[[int], StepMemory], available: int, nchan: int) -> int:
+    """Core channels of the largest chunk that fits into a worker; at least one."""
+    least, beyond = 1, nchan + 1
+    while beyond - least > 1:
+        middle = (least + beyond) // 2
+        if memory_of(middle).most <= available:
+            least = middle
+        else:
+            beyond = middle
+    return least
+
+
+def _quickest(
+    memory_of: Callable[[int], StepMemory],
     nchan: int,
     guards: Guards,
     first_guards: Guards,
@@ -272,16 +301,14 @@ def _quickest(
     """
     best = (math.inf, 1, 1)
     for core in range(1, min(nchan, _MANY * guards.most) + 1):
-        first = min(nchan, max(first_guards.fewest, core + first_guards.most))
-        gridded = min(nchan, max(guards.fewest, core + guards.most))
-        memory = step_memory(size, core, first, gridded)
+        memory = memory_of(core)
         if core > 1 and memory.most > machine.room(1 if machine.limit is not None else wanted):
             break
         tasks = machine.at_once(memory, wanted)
         # Masks are made on one channel more.
-        masks = (core + 1) / core / tasks.masks if size.automasks else 0
-        cycle = gridded / core / tasks.major + masks + 1 / tasks.minor
-        seconds = first / core / tasks.first + _CYCLES * cycle
+        masks = (core + 1) / core / tasks.masks if memory.masks else 0
+        cycle = (core + guards.most) / core / tasks.major + masks + 1 / tasks.minor
+        seconds = (core + first_guards.most) / core / tasks.first + _CYCLES * cycle
         best = min(best, (seconds, min(tasks.first, nchan), core))
     return best[1:]
 
