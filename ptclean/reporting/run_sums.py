@@ -18,6 +18,9 @@ from .run_record import from_ranges
 
 Rows = list[tuple[str, ...]]
 
+#: Tasks that are not of one chunk or part.
+_OF_THE_IMAGE = ("remove_spent", "assemble")
+
 
 def headline(data: Record) -> list[tuple[str, str]]:
     """Return what matters most, by name."""
@@ -243,7 +246,7 @@ def _tasks_of_pieces(
 
 def _is_of_piece(data: Record) -> NDArray[np.bool_]:
     """Tell tasks of chunks or parts from those of the image as a whole."""
-    names = np.array([name == "assemble" for name in data["steps"]], dtype=bool)
+    names = np.array([name in _OF_THE_IMAGE for name in data["steps"]], dtype=bool)
     step = np.array(data["tasks"]["step"], dtype=int)
     chunk = np.array(data["tasks"]["chunk"], dtype=int)
     if not len(step):
