@@ -8,7 +8,7 @@ images do not depend on any of it, only time and memory do.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import chunks as cutting
@@ -177,41 +177,29 @@ def size_run(
     MemoryError
         If a worker's limit does not even hold one channel with its guards.
     """
-    first_guards = first_guards or guards
+    cube = _Cube(size, nchan, guards, first_guards or guards, cleans)
     wanted = nworkers or machine.workers
     usable = machine.room(wanted)
     per_worker = usable if machine.limit is None else int(machine.limit * USABLE_OF_LIMIT)
-
-    def memory_of(channels: int) -> StepMemory:
-        return _memory(size, channels, guards, first_guards, nchan, cleans=cleans)
-
-    least = memory_of(1).most
+    least = cube.memory(1).most
     if machine.limit is not None:
         smallest = min(nchan, max(guards.fewest, 1 + guards.most))
         _refuse_too_small(size, smallest, least, per_worker, machine.limit)
-    warnings = []
     each = least
     if chanchunks > 0:
-        each = memory_of(min(nchan, chanchunks)).most
+        each = cube.memory(min(nchan, chanchunks)).most
         if machine.limit is not None and each > per_worker:
             raise MemoryError(
                 f"chanchunks={chanchunks}: such a chunk takes {each / _GIB:.2f} GiB of a worker, "
                 f"which may fill {per_worker / _GIB:.2f} GiB under its memory_limit; use "
-                f"chanchunks={_largest_chunk(memory_of, per_worker, nchan)} or -1"
+                f"chanchunks={cube.largest_chunk(per_worker)} or -1"
             )
-    if each > usable:
-        warnings.append(
-            f"a worker takes {each / _GIB:.2f} GiB for a chunk, of {usable / _GIB:.2f} GiB that "
-            "are free: the machine may run out of memory. tclean would cut such a cube into "
-            "single channels, which changes the images; ptclean does not"
-        )
-    if chanchunks > 0:
         chunks = cutting.cut(nchan, chanchunks, guards)
     else:
         fitting = min(workers_that_fit(wanted, least, usable), nchan)
-        largest = _largest_chunk(memory_of, min(usable // fitting, per_worker), nchan)
+        largest = cube.largest_chunk(min(usable // fitting, per_worker))
         if cleans and largest < min(nchan, _MANY * guards.most):
-            fitting, largest = _quickest(memory_of, nchan, guards, first_guards, machine, wanted)
+            fitting, largest = cube.quickest(machine, wanted)
         elif not cleans and data_bytes is not None:
             comfortable = _comfortable_chunk(size, guards, rows)
             room = machine.memory - fitting * worker_memory(size, comfortable + guards.most)
@@ -224,93 +212,121 @@ def size_run(
         longest = max(chunk.channels for chunk in chunks)
         cut = cutting.cut_at_blocks if whole_blocks else cutting.cut_in_blocks
         chunks = cut(nchan, longest, block, guards)
-        if whole_blocks:
-            if chanchunks > 0 and chanchunks % block:
-                warnings.append(
-                    f"chanchunks={chanchunks}: chunks are of the whole blocks of {block} channels "
-                    "that CASA cleans at a time. The images are the same"
-                )
-        elif chanchunks > 0 and block < nchan and (chanchunks > block or block % chanchunks):
-            warnings.append(
-                f"chanchunks={chanchunks}: chunks end where the blocks of {block} channels end "
-                "for which CASA makes masks at a time. The images are the same"
-            )
-    firsts = [first_guards.around(chunk.start, chunk.stop, nchan) for chunk in chunks]
-    memory = step_memory(
-        size,
-        max(chunk.channels for chunk in chunks),
-        max(chunk.gridded_channels for chunk in firsts),
-        max(chunk.gridded_channels for chunk in chunks),
-        cleans=cleans,
-    )
+    memory = cube.memory_of(chunks)
     at_once = machine.at_once(memory, min(wanted, len(chunks)))
-    if nworkers and each <= usable and at_once.fewest < min(nworkers, len(chunks)):
-        others = f", others up to {at_once.nworkers}" if at_once.nworkers > at_once.fewest else ""
-        warnings.append(
-            f"nworkers={nworkers} of {memory.most / _GIB:.2f} GiB each do not fit into "
-            f"{usable / _GIB:.2f} GiB: of steps that take so much {at_once.fewest} run at "
-            f"once{others}. The images are the same"
-        )
-    return Sizing(chunks=chunks, memory=memory, at_once=at_once, warnings=tuple(warnings))
-
-
-def _memory(
-    size: ImageSize,
-    channels: int,
-    guards: Guards,
-    first_guards: Guards,
-    nchan: int,
-    *,
-    cleans: bool,
-) -> StepMemory:
-    """What the steps of a chunk of so many core channels take, in the middle of a cube."""
-    first, gridded = (
-        min(nchan, max(each.fewest, channels + each.most)) for each in (first_guards, guards)
+    warnings = (
+        *_want_of_memory(each, usable, memory, at_once, min(nworkers, len(chunks)), nworkers),
+        *_other_chunks(chanchunks, nchan, block, whole_blocks=whole_blocks),
     )
-    return step_memory(size, channels, first, gridded, cleans=cleans)
+    return Sizing(chunks=chunks, memory=memory, at_once=at_once, warnings=warnings)
 
 
-def _largest_chunk(memory_of: Callable[[int], StepMemory], available: int, nchan: int) -> int:
-    """Core channels of the largest chunk that fits into a worker; at least one."""
-    least, beyond = 1, nchan + 1
-    while beyond - least > 1:
-        middle = (least + beyond) // 2
-        if memory_of(middle).most <= available:
-            least = middle
-        else:
-            beyond = middle
-    return least
+@dataclass(frozen=True)
+class _Cube:
+    """What chunks are cut from; as for `size_run`."""
+
+    size: ImageSize
+    nchan: int
+    guards: Guards
+    first_guards: Guards
+    cleans: bool
+
+    def memory(self, channels: int) -> StepMemory:
+        """What the steps of a chunk of so many core channels take, in the middle of the cube."""
+        first, gridded = (
+            min(self.nchan, max(guards.fewest, channels + guards.most))
+            for guards in (self.first_guards, self.guards)
+        )
+        return step_memory(self.size, channels, first, gridded, cleans=self.cleans)
+
+    def memory_of(self, chunks: Sequence[Chunk]) -> StepMemory:
+        """What the steps of the largest of some chunks take."""
+        firsts = [self.first_guards.around(c.start, c.stop, self.nchan) for c in chunks]
+        return step_memory(
+            self.size,
+            max(chunk.channels for chunk in chunks),
+            max(chunk.gridded_channels for chunk in firsts),
+            max(chunk.gridded_channels for chunk in chunks),
+            cleans=self.cleans,
+        )
+
+    def largest_chunk(self, available: int) -> int:
+        """Core channels of the largest chunk that fits into a worker; at least one."""
+        fits, beyond = 1, self.nchan + 1
+        while beyond - fits > 1:
+            middle = (fits + beyond) // 2
+            if self.memory(middle).most <= available:
+                fits = middle
+            else:
+                beyond = middle
+        return fits
+
+    def quickest(self, machine: Machine, wanted: int) -> tuple[int, int]:
+        """Choose chunks for a clean where guard channels take much of the memory.
+
+        Returns
+        -------
+        tuple of int
+            Tasks at once in the first pass, and core channels, with which a core channel takes
+            least time, if each channel and step take the same: larger chunks have fewer guard
+            channels for each, and fewer of them are in memory at once.
+        """
+        room = machine.room(wanted if machine.limit is None else 1)
+        best = (math.inf, 1, 1)
+        for core in range(1, min(self.nchan, _MANY * self.guards.most) + 1):
+            memory = self.memory(core)
+            if core > 1 and memory.most > room:
+                break
+            tasks = machine.at_once(memory, wanted)
+            # Masks are made on one channel more.
+            masks = (core + 1) / core / tasks.masks if memory.masks else 0
+            cycle = (core + self.guards.most) / core / tasks.major + masks + 1 / tasks.minor
+            seconds = (core + self.first_guards.most) / core / tasks.first + _CYCLES * cycle
+            best = min(best, (seconds, min(tasks.first, self.nchan), core))
+        return best[1:]
 
 
-def _quickest(
-    memory_of: Callable[[int], StepMemory],
-    nchan: int,
-    guards: Guards,
-    first_guards: Guards,
-    machine: Machine,
-    wanted: int,
-) -> tuple[int, int]:
-    """Choose chunks for a clean where guard channels take much of the memory.
+def _want_of_memory(
+    each: int, usable: int, memory: StepMemory, at_once: AtOnce, useful: int, nworkers: int
+) -> tuple[str, ...]:
+    """Say that a chunk does not fit, or that fewer tasks run at once than workers are wanted."""
+    if each > usable:
+        return (
+            f"a worker takes {each / _GIB:.2f} GiB for a chunk, of {usable / _GIB:.2f} GiB that "
+            "are free: the machine may run out of memory. tclean would cut such a cube into "
+            "single channels, which changes the images; ptclean does not",
+        )
+    if at_once.fewest >= useful:
+        return ()
+    others = f", others up to {at_once.nworkers}" if at_once.nworkers > at_once.fewest else ""
+    return (
+        f"nworkers={nworkers} of {memory.most / _GIB:.2f} GiB each do not fit into "
+        f"{usable / _GIB:.2f} GiB: of steps that take so much {at_once.fewest} run at "
+        f"once{others}. The images are the same",
+    )
 
-    Returns
-    -------
-    tuple of int
-        Tasks at once in the first pass, and core channels, with which a core channel takes least
-        time, if each channel and step take the same: larger chunks have fewer guard channels for
-        each, and fewer of them are in memory at once.
-    """
-    best = (math.inf, 1, 1)
-    for core in range(1, min(nchan, _MANY * guards.most) + 1):
-        memory = memory_of(core)
-        if core > 1 and memory.most > machine.room(1 if machine.limit is not None else wanted):
-            break
-        tasks = machine.at_once(memory, wanted)
-        # Masks are made on one channel more.
-        masks = (core + 1) / core / tasks.masks if memory.masks else 0
-        cycle = (core + guards.most) / core / tasks.major + masks + 1 / tasks.minor
-        seconds = (core + first_guards.most) / core / tasks.first + _CYCLES * cycle
-        best = min(best, (seconds, min(tasks.first, nchan), core))
-    return best[1:]
+
+def _other_chunks(
+    chanchunks: int, nchan: int, block: int | None, *, whole_blocks: bool
+) -> tuple[str, ...]:
+    """Say that chunks are others than `chanchunks` asks for, since CASA has blocks of channels."""
+    if block is None or chanchunks < 1:
+        return ()
+    if whole_blocks:
+        return (
+            ()
+            if chanchunks % block == 0
+            else (
+                f"chanchunks={chanchunks}: chunks are of the whole blocks of {block} channels "
+                "that CASA cleans at a time. The images are the same",
+            )
+        )
+    if block < nchan and (chanchunks > block or block % chanchunks):
+        return (
+            f"chanchunks={chanchunks}: chunks end where the blocks of {block} channels end "
+            "for which CASA makes masks at a time. The images are the same",
+        )
+    return ()
 
 
 def _refuse_too_small(
