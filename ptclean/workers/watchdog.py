@@ -60,6 +60,8 @@ def _watch(parent: int, scratch: str, nanny: Nanny) -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             memory.look()
         time.sleep(_INTERVAL)
+    # Nobody reads on, and what is written while the folder is being removed would keep it.
+    memory.stop()
     workers = psutil.Process().children(recursive=True)
     for worker in workers:
         worker.kill()
@@ -77,6 +79,12 @@ class _MemoryWatch:
         self._pid: int | None = None
         self._seen = Seen()
         self._lock = threading.Lock()
+        self._is_over = False
+
+    def stop(self) -> None:
+        """Write nothing any more."""
+        with self._lock:
+            self._is_over = True
 
     def look(self) -> None:
         """Look once."""
@@ -106,4 +114,5 @@ class _MemoryWatch:
         assert self._pid is not None
         with self._lock:
             self._seen = replace(self._seen, **news)
-            write_seen(memory_file(self._scratch, self._pid), self._seen)
+            if not self._is_over:
+                write_seen(memory_file(self._scratch, self._pid), self._seen)
