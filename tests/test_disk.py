@@ -63,23 +63,23 @@ def remount(folder, *options):
     subprocess.run(["mount", "-o", ",".join(["remount", *options]), str(folder)], check=True)
 
 
-def note_space(patch):
-    """Return a list that will hold the bytes of a run's work after its cycles, and at its end."""
-    taken = []
+def note_work(patch, look):
+    """Return a list of what `look` will find in a run's directory after its cycles, and its end."""
+    found = []
     install, make_chunks = run.install, ParallelCubeImager.make_chunks
 
     def before_installing(made, imagename):
-        taken.append(disk.used_bytes(f"{imagename}.ptclean"))
+        found.append(look(f"{imagename}.ptclean"))
         install(made, imagename)
 
     def after_cycles(self):
         summary = make_chunks(self)
-        taken.append(disk.used_bytes(self._directory))
+        found.append(look(self._directory))
         return summary
 
     patch.setattr(run, "install", before_installing)
     patch.setattr(ParallelCubeImager, "make_chunks", after_cycles)
-    return taken
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def reference(cluster, line_ms, tmp_path_factory):
     """What an undisturbed run makes: prefix of its images, and the most bytes that it took."""
     folder = tmp_path_factory.mktemp("reference")
     with pytest.MonkeyPatch.context() as patch:
-        taken = note_space(patch)
+        taken = note_work(patch, disk.used_bytes)
         ptclean(vis=line_ms, imagename=str(folder / "line"), **CALL)
     return folder / "line", max(taken)
 
@@ -206,7 +206,7 @@ def test_the_estimate_is_an_upper_bound_and_not_far_off(reference, line_ms, tmp_
 def test_the_estimate_of_other_calls(cluster, line_ms, tmp_path, monkeypatch, arguments, least):
     call = {"vis": line_ms, "imagename": str(tmp_path / "line"), **CALL, "imsize": 192}
     call |= {"niter": 50, **arguments}
-    taken = note_space(monkeypatch)
+    taken = note_work(monkeypatch, disk.used_bytes)
     made = plan(**call)
     assert made.serial is None
     ptclean(**call)
@@ -216,27 +216,18 @@ def test_the_estimate_of_other_calls(cluster, line_ms, tmp_path, monkeypatch, ar
 def test_what_cycles_alone_need_makes_room_for_the_cube(cluster, line_ms, tmp_path, monkeypatch):
     call = {"vis": line_ms, "imagename": str(tmp_path / "line"), **CALL, "imsize": 192}
     call |= {"weighting": "uniform", "perchanweightdensity": False}
-    after_cycles, at_the_end = [], []
-    make_chunks = ParallelCubeImager.make_chunks
-    monkeypatch.setattr(
-        ParallelCubeImager,
-        "make_chunks",
-        lambda self: (make_chunks(self), after_cycles.extend(names(tmp_path)))[0],
-    )
-    install = run.install
-    monkeypatch.setattr(
-        run, "install", lambda *args: (at_the_end.extend(names(tmp_path)), install(*args))
-    )
+    found = note_work(monkeypatch, names)
     ptclean(**call)
+    after_cycles, at_the_end = found
     assert {"window.psf", "window.residual", "core.psf"} <= set(after_cycles)
     left = {name for name in at_the_end if not name.startswith("core.")}
     assert {name for name in left if name.split(".")[0] in SPENT} == {"gridded.gridwt"}
     assert "core.psf" in at_the_end
 
 
-def names(folder):
+def names(directory):
     """Names of the images in all folders of chunks."""
-    found = folder.glob("line.ptclean/*/chunk-*/*.*")
+    found = Path(directory).glob("*/chunk-*/*.*")
     return [path.name for path in found if path.is_dir()]
 
 

@@ -295,9 +295,7 @@ def _fit(
 ) -> tuple[int, int, tuple[str, ...]]:
     """Choose workers; returns their number, the bytes that each takes, and warnings."""
     wanted = min(nworkers or machine.workers, parts)
-    usable = machine.memory * memory.USABLE
-    if machine.limit is not None:
-        usable = min(usable, wanted * machine.limit * USABLE_OF_LIMIT)
+    usable = machine.room(wanted)
     fitting = wanted
     while fitting > 1 and _needs(size, terms, parts, fitting, tclean).all_workers > usable:
         fitting -= 1

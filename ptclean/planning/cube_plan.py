@@ -39,7 +39,7 @@ from .mosaic import FEWEST_CHANNELS
 from .mosaic_plan import standins_for_mosaic
 from .resampling import SpectralSampling, even_start, unlike, wants_one_above
 from .scope import AUTOMASK, is_moving, reason_for_serial
-from .sizing import USABLE_OF_LIMIT, Machine, Sizing, size_run, tclean_seconds
+from .sizing import Machine, Sizing, size_run, tclean_seconds
 from .space import Outputs, cube_space
 from .standin import StandIn
 from .weighting import weighs_each_channel
@@ -200,15 +200,15 @@ class Plan:
 
     def _engine(self) -> str:
         text = f"{self.nworkers} worker{'s' * (self.nworkers != 1)}"
-        if self.at_once is None or self.at_once.fewest == self.nworkers:
-            return text
-        counts = asdict(self.at_once)
-        of_steps = [
+        counts = asdict(self.at_once) if self.at_once else {}
+        fewer = [
             f"{counts[name]} in {step}"
             for name, step in _STEPS.items()
-            if counts[name] < self.nworkers
+            if counts.get(name, self.nworkers) < self.nworkers
         ]
-        return f"{text}, of which memory lets fewer work at once: {', '.join(of_steps)}"
+        if fewer:
+            text += f", of which memory lets fewer work at once: {', '.join(fewer)}"
+        return text
 
 
 def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[str, Any]) -> Plan:
@@ -393,9 +393,7 @@ def _reason_in_blocks(
         return f"{together}, and a Stokes plane with that of the plane before"
     if len(sizing.chunks) == 1:
         return f"{together}: CASA cleans all channels of images of this size one after the other"
-    available = machine.memory * memory.USABLE
-    if machine.limit is not None:
-        available = min(available, machine.limit * USABLE_OF_LIMIT)
+    available = machine.room(1)
     if sizing.worker_memory > available:
         return (
             f"{together}: the channels that CASA cleans one after the other take "

@@ -213,6 +213,11 @@ class CubeSplitter:
         self._losses.settle()
         return results
 
+    @property
+    def _most(self) -> int:
+        """Most tasks in flight: of what is being run, and after workers have died for memory."""
+        return min(self._limit, self._at_once)
+
     def _limit_of(self, steps: Sequence[Step]) -> int:
         limit = min((self._limits.get(step.name, self._nworkers) for step in steps), default=1)
         indices = [step.job.index for step in steps]
@@ -353,8 +358,7 @@ class CubeSplitter:
         """
         if not waiting:
             return
-        at_once = min(self._at_once, self._limit)
-        others_may_take = waiting.for_all or at_once < self._nworkers or not freed
+        others_may_take = waiting.for_all or self._most < self._nworkers or not freed
         candidates = list(self._idle) if others_may_take else [freed]
         age = time.monotonic() - self._slots_renewed
         if not running or age > _LIST_IS_GOOD * len(self._alive):
@@ -366,7 +370,7 @@ class CubeSplitter:
             self._idle = {n: None for n in idle if n in self._slots and n not in busy}
             candidates = list(self._idle)
         for worker in candidates:
-            if worker in self._idle and len(running) < min(self._at_once, self._limit):
+            if worker in self._idle and len(running) < self._most:
                 step = waiting.take(worker)
                 if step is not None:
                     del self._idle[worker]
@@ -383,7 +387,7 @@ class CubeSplitter:
     def _submit(self, step: Step, address: str | None) -> Future:
         job = step.job
         key = self._losses.watch(self._key(step), address)
-        self._company[key] = min(self._at_once, self._limit)
+        self._company[key] = self._most
         return self._client.submit(
             run,
             self._step,
