@@ -44,11 +44,11 @@ def chunk(name, *, getmask):
         im.done()
 
 
-@pytest.mark.parametrize("slab", [1, 5, 1000], ids="channels of a slab: {}".format)
+@pytest.mark.parametrize("block", [1, 2**16, 2**23], ids="block of {} bytes".format)
 @pytest.mark.parametrize("channels", PARTS, ids=str)
 @pytest.mark.parametrize("plane", PLANES, ids=str)
-def test_assembled_image_is_what_casa_would_write(plane, channels, slab, monkeypatch):
-    monkeypatch.setattr(images, "SLAB_BYTES", 4 * np.prod(plane) * slab)
+def test_assembled_image_is_what_casa_would_write(plane, channels, block, monkeypatch):
+    monkeypatch.setattr(tiles, "BLOCK_BYTES", block)
     parts = [f"part{i}" for i in range(len(channels))]
     for i, (part, nchan) in enumerate(zip(parts, channels, strict=True)):
         make(part, (*plane, nchan), masked=i != 1, seed=i)
@@ -121,4 +121,4 @@ def test_disk_that_is_full_is_an_error():
     assert target is not None
     full = tiles.Tiles("/dev/full", target.shape, target.tile, target.bits, target.is_big_endian)
     with pytest.raises(OSError, match="No space left"):
-        tiles.copy_channels(source, 0, 4, full, 0)
+        tiles.join([(source, 4)], full)

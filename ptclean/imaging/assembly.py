@@ -7,13 +7,15 @@ gone; only when all are complete do they replace whatever stood under their name
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import casatools
+from casatools import ctsys
 
 from ..keeping.disk import require_room
 from ..keeping.durable import sync_directory, sync_tree
@@ -35,6 +37,8 @@ class Assembly:
         Image to make.
     parts : tuple of str
         The chunks' images, in the order of their channels.
+    shape : tuple of int
+        Of the product.
     coordinates : dict
         Coordinate record of the cube.
     history : tuple of str
@@ -45,10 +49,13 @@ class Assembly:
         Whether the image has no channels of its own, and is a copy of the first part.
     earlier : str or None
         Image whose pixels the new ones replace, and of which the rest is kept.
+    empty : str or None
+        Image of zeros to begin with, if it has the product's shape.
     """
 
     target: str
     parts: tuple[str, ...]
+    shape: tuple[int, ...]
     coordinates: Record
     history: tuple[str, ...]
     exact: bool
@@ -56,6 +63,7 @@ class Assembly:
     copied: bool = False
     known: Record | None = None
     earlier: str | None = None
+    empty: str | None = None
 
 
 def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, Assembly]:
@@ -81,6 +89,7 @@ def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, As
         product: Assembly(
             target=os.path.join(first.directory, f"cube.{product}"),
             parts=tuple(f"{job.core()}.{product}" for job in jobs),
+            shape=_shape_of(product, first),
             coordinates=first.coordinates,
             history=tuple(history),
             exact=product in IMAGER_PRODUCTS,
@@ -95,7 +104,14 @@ def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, As
     if os.path.isdir(density):
         target = os.path.join(first.directory, f"cube.{WEIGHT_DENSITY}")
         made[WEIGHT_DENSITY] = Assembly(
-            target, (density,), first.coordinates, tuple(history), False, False, copied=True
+            target,
+            (density,),
+            images.shape_and_coordinates(density)[0],
+            first.coordinates,
+            tuple(history),
+            exact=False,
+            single_beam=False,
+            copied=True,
         )
     return made
 
@@ -106,12 +122,19 @@ def assembly_of_model(jobs: Sequence[ChunkJob], target: str) -> Assembly:
     return Assembly(
         target=target,
         parts=tuple(f"{job.core()}.model" for job in jobs),
+        shape=_shape_of("model", first),
         coordinates=first.coordinates,
         history=(),
         exact=False,
         single_beam=False,
         known=_known_of_model(first) if len(jobs) > 1 else None,
     )
+
+
+def _shape_of(product: str, job: ChunkJob) -> tuple[int, ...]:
+    """Shape of a product of the cube."""
+    of_chunk, _ = images.shape_and_coordinates(f"{job.core()}.{product}")
+    return (*of_chunk[:3], job.cube_channels)
 
 
 def _known_of_model(job: ChunkJob) -> Record:
@@ -145,6 +168,7 @@ def assemble(assembly: Assembly) -> None:
             single_beam=assembly.single_beam,
             known=assembly.known,
             earlier=assembly.earlier,
+            empty=assembly.empty,
         )
     images.set_history(assembly.target, "ptclean", assembly.history)
     require_room(os.path.dirname(assembly.target))
@@ -186,9 +210,29 @@ def assemble_all(
         The image of each product.
     """
     tasks = tuple(Task("assemble", index, 1) for index in range(len(made)))
-    with told(listener, Phase("assembling", tasks, len(made), unit="products")):
-        on_workers(assemble, made.values(), tasks)
+    with (
+        told(listener, Phase("assembling", tasks, len(made), unit="products")),
+        _begun(made.values()) as assemblies_begun,
+    ):
+        on_workers(assemble, assemblies_begun, tasks)
     return {product: each.target for product, each in made.items()}
+
+
+@contextlib.contextmanager
+def _begun(made: Collection[Assembly]) -> Iterator[list[Assembly]]:
+    """Let products begin with copies of one image of zeros, which CASA has to write once only."""
+    new = [each for each in made if not each.copied and not each.earlier]
+    if not new:
+        yield list(made)
+        return
+    largest = max(new, key=lambda each: math.prod(each.shape))
+    empty = os.path.join(os.path.dirname(largest.target), "empty")
+    shutil.rmtree(empty, ignore_errors=True)
+    images.make_empty(empty, largest.shape, largest.coordinates, exact=False)
+    try:
+        yield [replace(each, empty=empty) for each in made]
+    finally:
+        shutil.rmtree(empty, ignore_errors=True)
 
 
 def install(made: Mapping[str, str], imagename: str) -> None:
@@ -236,8 +280,8 @@ def history_lines(task: str, parameters: Mapping[str, Any]) -> list[str]:
     list of str
         As ``casatasks.private.cleanhelper.write_task_history`` writes them.
     """
-    version = ".".join(str(n) for n in casatools.version())
-    lines = [f"taskname={task}", f"version: CASAtools {version}"]
+    version = f"{ctsys.version_string()} {ctsys.version_desc()}"
+    lines = [f"taskname={task}", f"version: {version}"]
     for name, value in parameters.items():
         text = f'"{value}"' if isinstance(value, str) else f"{value}"
         lines.append(f"{name:<11} = {text}")

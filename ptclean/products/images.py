@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,9 @@ SLAB_BYTES = 2**26
 #: Extension of the image of the weights' density, where one holds for all channels. It has the
 #: coordinates of the first channel, and pixels of the (u, v) plane.
 WEIGHT_DENSITY = "gridwt"
+
+#: Table of an image's history.
+_HISTORY = "logtable"
 
 #: First part of the extensions of tclean's images.
 _PRODUCTS = frozenset(
@@ -105,16 +108,45 @@ def copy_channels(source: str, channels: slice, target: str, first: int = 0) -> 
             out.putchunk(pixels, blc=[0, 0, 0, first + start - channels.start])
 
 
-def make_empty(target: str, shape: Sequence[int], coordinates: Record) -> None:
-    """Make an image without pixels, which takes no room on disk, with exactly these coordinates.
+def make_empty(
+    target: str, shape: Sequence[int], coordinates: Record, *, exact: bool = True
+) -> None:
+    """Make an image of zeros, which takes no room on disk.
 
-    Written by the image tool, an angle may change in its last bit.
+    Parameters
+    ----------
+    target : str
+        Image to make; must not exist.
+    shape : sequence of int
+    coordinates : dict
+        Coordinate record.
+    exact : bool
+        Whether to write the record as it is (`assemble`).
     """
     im = image()
-    im.fromshape(target, list(shape))
+    im.fromshape(target, list(shape), csys={} if exact else coordinates)
     im.close()
-    with open_table(target, write=True) as tb:
-        tb.putkeyword("coords", coordinates)
+    if exact:
+        with open_table(target, write=True) as tb:
+            tb.putkeyword("coords", coordinates)
+    # CASA has written them all.
+    array = tiles.tiles(target, tiles.PIXELS)
+    if array:
+        tiles.empty_out(array)
+
+
+def _copy_empty(source: str, target: str) -> None:
+    """Copy an image that `make_empty` has made; the copy takes no room either."""
+    array = tiles.tiles(source, tiles.PIXELS)
+
+    def copy(path: str, new: str) -> None:
+        if array and path == array.path:
+            with open(new, "xb") as file:
+                file.truncate(array.nbytes)
+        else:
+            shutil.copy2(path, new)
+
+    shutil.copytree(source, target, copy_function=copy)
 
 
 def empty_model(template: str, target: str) -> None:
@@ -172,6 +204,7 @@ def assemble(
     single_beam: bool = False,
     known: Record | None = None,
     earlier: str | None = None,
+    empty: str | None = None,
 ) -> None:
     """Join images along the spectral axis.
 
@@ -195,23 +228,28 @@ def assemble(
     earlier : str, optional
         Image to begin with: it is copied, and everything that CASA leaves as it is when it writes
         into an existing image is kept: coordinates, miscinfo, history.
+    empty : str, optional
+        Image that `make_empty` has made with these coordinates, with the shape of most images of
+        the cube. Copying it takes less time than having CASA write zeros.
     """
-    shapes = [_shape(part) for part in parts]
+    opened = [_Arrays(part) for part in parts]
+    shapes = [each.shape for each in opened]
     shape = [*shapes[0][:3], sum(s[3] for s in shapes)]
-    keywords = [_keywords(part) for part in parts]
-    if earlier is None:
+    keywords = [each.keywords for each in opened]
+    if earlier is not None:
+        shutil.copytree(earlier, target)
+    elif empty is not None and _shape(empty) == shape:
+        _copy_empty(empty, target)
+    else:
         im = image()
         im.fromshape(target, shape, csys=coordinates)
         im.close()
-    else:
-        shutil.copytree(earlier, target)
+    told = _lines_of_history(target) if earlier else 0
     with open_image(target) as out:
         _prepare_mask(out, masked=any("Image_defaultmask" in words for words in keywords))
-    new = _Arrays(target, _keywords(target))
-    first = 0
-    for part, part_shape, words in zip(parts, shapes, keywords, strict=True):
-        _put(_Arrays(part, words), new, part_shape, first)
-        first += part_shape[3]
+    _put(opened, _Arrays(target))
+    # The image tool tells there of files of the work directory.
+    _cut_history(target, told)
     kept = image_info(earlier) if earlier else keywords[0]["imageinfo"]
     imageinfo = {k: v for k, v in kept.items() if k not in beams.KEYS}
     imageinfo |= beams.join(
@@ -239,30 +277,48 @@ def _prepare_mask(im: Any, *, masked: bool) -> None:
 
 
 class _Arrays:
-    """Files of an image's pixels and of its default mask, as far as they are known."""
+    """What an image has, and the files of its pixels and of its default mask, where known."""
 
-    def __init__(self, path: str, keywords: Record) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
-        mask = keywords.get("Image_defaultmask", "")
+        with open_table(path) as tb:
+            self.shape = _shape_of_pixels(tb)
+            self.keywords = _keywords_of(tb)
+            self.pixels = tiles.tiles_of(tb, path, tiles.PIXELS)
+        self.nchan = self.shape[3]
+        mask = self.keywords.get("Image_defaultmask", "")
         self.is_masked = bool(mask)
-        self.pixels = tiles.tiles(path, tiles.PIXELS)
         self.mask = tiles.tiles(os.path.join(path, mask), tiles.MASK) if mask else None
 
 
-def _put(part: _Arrays, whole: _Arrays, shape: Sequence[int], first: int) -> None:
-    """Copy pixels and mask of an image to the channels from `first` on of another."""
-    slabs = [(start, stop, first + start) for start, stop in _slabs(shape, slice(0, shape[3]))]
-    layers = [(part.pixels, whole.pixels, _put_pixels)]
-    if part.is_masked:
-        layers.append((part.mask, whole.mask, _put_mask))
-    for source, target, put_with_casa in layers:
-        if source and target and tiles.are_alike(source, target):
-            for start, stop, place in slabs:
-                tiles.copy_channels(source, start, stop, target, place)
-            continue
-        with open_image(part.path) as im, open_image(whole.path) as out:
-            for start, stop, place in slabs:
-                put_with_casa(im, out, start, stop, place)
+def _put(parts: Sequence[_Arrays], whole: _Arrays) -> None:
+    """Give an image the pixels of others, and their masks, which are true where there is none."""
+    if whole.pixels and all(_are_alike(part.pixels, whole.pixels) for part in parts):
+        tiles.join([(part.pixels, part.nchan) for part in parts], whole.pixels)
+    else:
+        _put_with_casa(parts, whole, _put_pixels)
+    if not whole.is_masked:
+        return
+    if whole.mask and all(_are_alike(part.mask, whole.mask) for part in parts if part.is_masked):
+        tiles.join([(part.mask, part.nchan) for part in parts], whole.mask)
+    else:
+        _put_with_casa(parts, whole, _put_mask)
+
+
+def _are_alike(source: tiles.Tiles | None, target: tiles.Tiles) -> bool:
+    return source is not None and tiles.are_alike(source, target)
+
+
+def _put_with_casa(
+    parts: Sequence[_Arrays], whole: _Arrays, put: Callable[[Any, Any, int, int, int], None]
+) -> None:
+    first = 0
+    with open_image(whole.path) as out:
+        for part in parts:
+            with open_image(part.path) as im:
+                for start, stop in _slabs(part.shape, slice(0, part.nchan)):
+                    put(im, out, start, stop, first + start)
+            first += part.nchan
 
 
 def _put_pixels(im: Any, out: Any, start: int, stop: int, first: int) -> None:
@@ -340,6 +396,17 @@ def set_history(path: str, origin: str, lines: Sequence[str]) -> None:
         im.sethistory(origin=origin, history=list(lines))
 
 
+def _lines_of_history(path: str) -> int:
+    with open_table(os.path.join(path, _HISTORY)) as tb:
+        return int(tb.nrows())
+
+
+def _cut_history(path: str, kept: int) -> None:
+    """Remove all lines of an image's history after so many."""
+    with open_table(os.path.join(path, _HISTORY), write=True) as tb:
+        tb.removerows(list(range(kept, int(tb.nrows()))))
+
+
 def image_products(prefix: str) -> Iterator[str]:
     """Yield the extensions of the images of one image set on disk, such as ``image.pbcor``.
 
@@ -373,4 +440,8 @@ def _shape(path: str) -> list[int]:
 
 def _keywords(path: str) -> Record:
     with open_table(path) as tb:
-        return {k: v for k, v in tb.getkeywords().items() if k != "logtable"}
+        return _keywords_of(tb)
+
+
+def _keywords_of(tb: Any) -> Record:
+    return {k: v for k, v in tb.getkeywords().items() if k != _HISTORY}

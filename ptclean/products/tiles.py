@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Copy channels from one image's file of pixels to another's, without CASA.
+"""Write an image's file of pixels with the channels of others, without CASA.
 
 CASA's image tool takes eight times as long for it. casacore keeps the pixels of an image, and each
 pixel mask, as one array in a file of tiles (its ``TiledCellStMan``): all tiles are of one size,
@@ -12,11 +12,13 @@ Nobody may have the images open, since casacore keeps tiles in memory.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -25,6 +27,9 @@ from .casa_io import open_table
 #: Name of the column with the pixels, and that with the pixels of a mask's own table.
 PIXELS = "map"
 MASK = "PagedArray"
+
+#: Bytes of tiles that are written at once: few enough for a processor's caches.
+BLOCK_BYTES = 2**23
 
 #: Bits of a number that is copied as one item, and their types; eight bits of a mask are one.
 _ITEMS = {1: np.uint8, 32: np.uint32, 64: np.uint64, 128: np.complex128}
@@ -62,65 +67,39 @@ class Tiles:
         sizes = zip(self.shape[2::-1], self.tile[2::-1], strict=True)
         return tuple(-(-n // t) for n, t in sizes)
 
-    def read(self, start: int, stop: int) -> Any:
-        """Read channels.
+    @property
+    def bytes_of_tile(self) -> int:
+        """Size of a tile."""
+        return math.prod(self.tile) * self.item.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file."""
+        layers = -(-self.shape[3] // self.tile[3])
+        return layers * math.prod(self.in_layer) * self.bytes_of_tile
+
+    def empty(self, rows: int) -> Any:
+        """Make an array for rows of tiles along the first axis.
 
         Returns
         -------
         numpy.ndarray
-            Axes: channel, tiles of a layer (`in_layer`), third to first axis of a tile.
+            Axes: row, tile of the row, fourth to first axis of a tile.
         """
-        found = np.empty((stop - start, *self.in_layer, *self.tile[2::-1]), self.item)
-        with open(self.path, "rb") as file:
-            for channel, end in self._layers(start, stop):
-                place = channel % self.tile[3]
-                depth = end - channel
-                if place == 0 and end in (self.shape[3], channel + self.tile[3]):
-                    # What the last layer has beyond the last channel goes with it.
-                    depth = self.tile[3]
-                pieces = np.empty((*self.in_layer, depth, *self.tile[2::-1]), self.item)
-                for offset, piece in self._pieces(pieces, channel):
-                    file.seek(offset)
-                    if file.readinto(memoryview(piece).cast("B")) != piece.nbytes:
-                        raise OSError(f"{self.path} ends too early")
-                found[channel - start : end - start] = np.moveaxis(pieces, 3, 0)[: end - channel]
+        return np.empty((rows, self.in_layer[2], *self.tile[::-1]), self.item)
+
+    def offset(self, layer: int, stokes: int, row: int) -> int:
+        """Bytes in the file before a row of tiles."""
+        nz, ny, nx = self.in_layer
+        return ((layer * nz + stokes) * ny + row) * nx * self.bytes_of_tile
+
+    def read(self, file: BinaryIO, layer: int, stokes: int, rows: range) -> Any:
+        """Read rows of tiles into an array as `empty` makes it."""
+        found = self.empty(len(rows))
+        file.seek(self.offset(layer, stokes, rows.start))
+        if file.readinto(memoryview(found).cast("B")) != found.nbytes:  # type: ignore[attr-defined]
+            raise OSError(f"{self.path} ends too early")
         return found
-
-    def write(self, first: int, channels: Any) -> None:
-        """Write channels, with the axes that `read` gives, from `first` on."""
-        with open(self.path, "r+b") as file:
-            for channel, end in self._layers(first, first + len(channels)):
-                pieces = np.moveaxis(channels[channel - first : end - first], 0, 3)
-                for offset, piece in self._pieces(np.ascontiguousarray(pieces), channel):
-                    file.seek(offset)
-                    file.write(memoryview(piece).cast("B"))
-
-    def _layers(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield, by layers of tiles, the first of some channels, and the one after the last."""
-        while start < stop:
-            end = min(stop, (start // self.tile[3] + 1) * self.tile[3])
-            yield start, end
-            start = end
-
-    def _pieces(self, pieces: Any, channel: int) -> Iterator[tuple[int, Any]]:
-        """Yield the parts of a layer that are together in the file, and where they are.
-
-        Parameters
-        ----------
-        pieces : numpy.ndarray
-            Axes: tiles of the layer, channel, third to first axis of a tile.
-        channel : int
-            The first of them.
-        """
-        layer, place = divmod(channel, self.tile[3])
-        of_plane = math.prod(self.tile[:3]) * self.item.itemsize
-        of_tile = of_plane * self.tile[3]
-        begin = layer * math.prod(self.in_layer) * of_tile
-        if pieces.shape[3] == self.tile[3]:
-            yield begin, pieces
-            return
-        for number, index in enumerate(np.ndindex(*self.in_layer)):
-            yield begin + number * of_tile + place * of_plane, pieces[index]
 
 
 def tiles(table: str, column: str) -> Tiles | None:
@@ -133,10 +112,15 @@ def tiles(table: str, column: str) -> Tiles | None:
     """
     try:
         with open_table(table, lock="usernoread") as tb:
-            managers = tb.getdminfo()
-            is_big_endian = tb.endianformat() == "big"
+            return tiles_of(tb, table, column)
     except (OSError, RuntimeError):
         return None
+
+
+def tiles_of(tb: Any, table: str, column: str) -> Tiles | None:
+    """Find the tiles, as `tiles` does, of a table that is open."""
+    managers = tb.getdminfo()
+    is_big_endian = tb.endianformat() == "big"
     found = [each for each in managers.values() if column in each["COLUMNS"]]
     if len(found) != 1 or found[0]["TYPE"] != "TiledCellStMan":
         return None
@@ -156,10 +140,10 @@ def tiles(table: str, column: str) -> Tiles | None:
     if bits not in _ITEMS or math.prod(tile) * np.dtype(_ITEMS[bits]).itemsize != bytes_of_tile:
         return None
     path = os.path.join(table, f"table.f{specification['SEQNR']}_TSM0")
-    count = math.prod(-(-n // t) for n, t in zip(shape, tile, strict=True))
-    if not os.path.isfile(path) or os.path.getsize(path) != count * bytes_of_tile:
+    made = Tiles(path, tuple(shape), tuple(tile), bits, is_big_endian)
+    if not os.path.isfile(path) or os.path.getsize(path) != made.nbytes:
         return None
-    return Tiles(path, tuple(shape), tuple(tile), bits, is_big_endian)
+    return made
 
 
 def are_alike(source: Tiles, target: Tiles) -> bool:
@@ -171,37 +155,185 @@ def are_alike(source: Tiles, target: Tiles) -> bool:
     )
 
 
-def copy_channels(source: Tiles, start: int, stop: int, target: Tiles, first: int) -> None:
-    """Copy channels to those from `first` on of another array.
+def empty_out(array: Tiles) -> None:
+    """Make all elements zero, and free the room that they take on disk."""
+    os.truncate(array.path, 0)
+    os.truncate(array.path, array.nbytes)
+
+
+def join(sources: Sequence[tuple[Tiles | None, int]], target: Tiles) -> None:
+    """Write an array anew, from its first byte to its last, with the channels of others.
+
+    Memory is that of some rows of tiles: `BLOCK_BYTES`, or one row if that is more, and what a
+    source has there.
 
     Parameters
     ----------
-    source, target : Tiles
-        They are alike (`are_alike`).
-    start, stop : int
-        Channels of `source`; memory is taken for three times their pixels.
-    first : int
-        Channel of `target`.
+    sources : sequence of tuple
+        Arrays in the order of their channels, and how many channels each has; they are like
+        `target` (`are_alike`). None stands for items of which all bits are set.
+    target : Tiles
+
+    Raises
+    ------
+    OSError
+        If a source ends too early, or the disk is full.
     """
-    channels = source.read(start, stop)
-    if source.tile[:3] != target.tile[:3]:
-        channels = _in_tiles(_in_planes(channels, source), target)
-    target.write(first, channels)
+    _, ny, nx = target.in_layer
+    height = min(ny, max(1, BLOCK_BYTES // (nx * target.bytes_of_tile)))
+    block = target.empty(height)
+    with open(target.path, "r+b") as file:
+        for layer, channels in enumerate(_by_tiles(target.shape[3], target.tile[3])):
+            with contextlib.ExitStack() as stack:
+                pieces = list(_pieces(sources, channels, stack))
+                for stokes, planes in enumerate(_by_tiles(target.shape[2], target.tile[2])):
+                    for row in range(0, ny, height):
+                        rows = block[: ny - row]
+                        # Tiles go beyond the ends of axes.
+                        rows[...] = 0
+                        for piece in pieces:
+                            piece.put(rows, row, planes, target)
+                        file.seek(target.offset(layer, stokes, row))
+                        file.write(memoryview(rows).cast("B"))
 
 
-def _in_planes(channels: Any, layout: Tiles) -> Any:
-    """Order pixels in tiles as channel, third, second and first axis of the array."""
-    padded = channels.transpose(0, 1, 4, 2, 5, 3, 6)
-    sizes = [padded.shape[i] * padded.shape[i + 1] for i in (1, 3, 5)]
-    planes = padded.reshape(len(channels), *sizes)
-    return planes[:, *(slice(n) for n in layout.shape[2::-1])]
+def _by_tiles(length: int, tile: int) -> Iterator[range]:
+    """Cut an axis at the ends of tiles."""
+    for start in range(0, length, tile):
+        yield range(start, min(start + tile, length))
 
 
-def _in_tiles(planes: Any, layout: Tiles) -> Any:
-    """Undo `_in_planes`, for tiles that may be others."""
-    sizes = list(zip(layout.in_layer, layout.tile[2::-1], strict=True))
-    pad = [(0, c * t - n) for n, (c, t) in zip(planes.shape[1:], sizes, strict=True)]
-    if any(after for _, after in pad):
-        planes = np.pad(planes, [(0, 0), *pad])
-    shape = [size for pair in sizes for size in pair]
-    return planes.reshape(len(planes), *shape).transpose(0, 1, 3, 5, 2, 4, 6)
+def _pieces(
+    sources: Sequence[tuple[Tiles | None, int]], channels: range, files: contextlib.ExitStack
+) -> Iterator[_Piece]:
+    """Find what some channels of the whole consist of, and open it."""
+    first = 0
+    for source, count in sources:
+        start, stop = max(first, channels.start), min(first + count, channels.stop)
+        if start < stop:
+            file = files.enter_context(open(source.path, "rb")) if source else None
+            yield _Piece(source, file, first, range(start, stop))
+        first += count
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Channels of the whole that one source has.
+
+    Attributes
+    ----------
+    source : Tiles or None
+    file : file or None
+        That of `source`.
+    first : int
+        Channel of the whole with which `source` begins.
+    channels : range
+        Channels of the whole, within one layer of tiles.
+    """
+
+    source: Tiles | None
+    file: BinaryIO | None
+    first: int
+    channels: range
+
+    def put(self, rows: Any, row: int, planes: range, target: Tiles) -> None:
+        """Put them into rows of tiles of `target`, of which `row` is the first."""
+        tile = self.source.tile if self.source else target.tile
+        begin = row * target.tile[1]
+        lines = range(begin, min(begin + len(rows) * target.tile[1], target.shape[1]))
+        y = list(_runs(lines, target.tile[1], tile[1]))
+        z = list(_runs(planes, target.tile[2], tile[2]))
+        t = list(_runs(self.channels, target.tile[3], tile[3], self.first))
+        needed = range(y[0].source_tile, y[-1].source_tile + 1)
+        columns = _Columns.of(target.shape[0], target.tile[0], tile[0])
+        into = columns.view(rows)
+        for c, k in itertools.product(t, z):
+            if self.source and self.file:
+                found = self.source.read(self.file, c.source_tile, k.source_tile, needed)
+                source = columns.view(found)
+            for j, (x, source_x) in itertools.product(y, columns.pairs):
+                where = (j.tile - row, *x[:-1], c.inside, k.inside, j.inside, x[-1])
+                if not self.source:
+                    into[where] = ~rows.dtype.type(0)
+                    continue
+                into[where] = source[
+                    j.source_tile - needed.start,
+                    *source_x[:-1],
+                    c.source_inside,
+                    k.source_inside,
+                    j.source_inside,
+                    source_x[-1],
+                ]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """How the first axis of one array is copied to that of another, in as few steps as may be.
+
+    Attributes
+    ----------
+    groups, unit : int
+        If all tiles of the one are cut into as many of the other: the number of the larger, and
+        the length of the smaller; 0 otherwise.
+    pairs : list of tuple
+        Indices for `view` of either: larger tile, smaller tile in it, elements.
+    """
+
+    groups: int
+    unit: int
+    pairs: list[tuple[tuple[Any, ...], tuple[Any, ...]]]
+
+    @classmethod
+    def of(cls, length: int, tile: int, source_tile: int) -> _Columns:
+        """Compare the tiles of two arrays along an axis."""
+        small, large = sorted((tile, source_tile))
+        if length % large == 0 and large % small == 0:
+            every = (slice(None),) * 3
+            return cls(length // large, small, [(every, every)])
+        runs = _runs(range(length), tile, source_tile)
+        pairs = [((i.tile, 0, i.inside), (i.source_tile, 0, i.source_inside)) for i in runs]
+        return cls(0, 0, pairs)
+
+    def view(self, rows: Any) -> Any:
+        """View rows of tiles.
+
+        Returns
+        -------
+        numpy.ndarray
+            Axes: row, larger tile, smaller tile in it, fourth to first axis of the smaller.
+        """
+        count, tiles_of_row, *inner, length = rows.shape
+        groups, unit = self.groups or tiles_of_row, self.unit or length
+        cut = rows.reshape(count, groups, tiles_of_row // groups, *inner, length // unit, unit)
+        return cut.transpose(0, 1, 2, 6, 3, 4, 5, 7).reshape(count, groups, -1, *inner, unit)
+
+
+class _Run(NamedTuple):
+    """A part of an axis within one tile of each of two arrays: which tile, and where in it."""
+
+    tile: int
+    inside: slice
+    source_tile: int
+    source_inside: slice
+
+
+def _runs(axis: range, tile: int, source_tile: int, first: int = 0) -> Iterator[_Run]:
+    """Cut a part of an axis where tiles of either of two arrays end.
+
+    Parameters
+    ----------
+    axis : range
+        Elements of the one array.
+    tile, source_tile : int
+        Length of a tile of the one and of the other.
+    first : int
+        Element of the one with which the other begins.
+    """
+    at = axis.start
+    while at < axis.stop:
+        number, place = divmod(at, tile)
+        source_number, source_place = divmod(at - first, source_tile)
+        count = min(axis.stop - at, tile - place, source_tile - source_place)
+        inside = slice(place, place + count)
+        yield _Run(number, inside, source_number, slice(source_place, source_place + count))
+        at += count

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Time the assembling of a cube's products, in turn with ``cp -r`` of the chunks' images.
+
+    python benchmarks/assembling.py --imsize 512 --channels 512 --chunk 16 --folder /a/disk
+
+prints a line for each round, then the median of the ratios, with the smallest and the largest, and
+by how much the memory of a worker grew in assembling. Assembling ends with all on disk, ``cp``
+does not; it is timed without and with a ``sync`` after it. The products are those of a cleaned
+cube; they are made of noise, chunk by chunk, by CASA. Two processes assemble, as workers would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from casatools import image
+
+from ptclean.imaging.assembly import Assembly, assemble, assemble_all
+from ptclean.products import images
+from ptclean.reporting.events import Listener
+
+PRODUCTS = ["image", "mask", "model", "pb", "psf", "residual"]
+
+#: Of these, some have a pixel mask.
+MASKED = {"image", "pb", "residual"}
+
+
+def make_part(path: Path, product: str, imsize: int, channels: int) -> None:
+    """Make a chunk's image."""
+    im = image()
+    im.fromshape(str(path), [imsize, imsize, 1, channels])
+    plane = np.random.default_rng(1).normal(size=(imsize, imsize, 1, 1))
+    for channel in range(channels):
+        im.putchunk(plane, blc=[0, 0, 0, channel])
+    if product in MASKED:
+        im.calcmask("T", name="mask0")
+    im.setrestoringbeam("1arcsec", "1arcsec", "0deg")
+    im.done()
+
+
+def make_parts(folder: Path, imsize: int, channels: int, chunk: int) -> dict[str, Assembly]:
+    """Make the images of all chunks, and say how they are put together."""
+    counts = [min(chunk, channels - start) for start in range(0, channels, chunk)]
+    made = {}
+    for product in PRODUCTS:
+        parts = [folder / f"{number:04d}.{product}" for number in range(len(counts))]
+        for part, count in zip(parts, counts, strict=True):
+            make_part(part, product, imsize, count)
+        _, coordinates = images.shape_and_coordinates(str(parts[0]))
+        made[product] = Assembly(
+            target=str(folder.parent / f"cube.{product}"),
+            parts=tuple(map(str, parts)),
+            shape=(imsize, imsize, 1, channels),
+            coordinates=coordinates,
+            history=(),
+            exact=False,
+            single_beam=False,
+        )
+    return made
+
+
+def grown(assembly: Assembly) -> int:
+    """Assemble a product; returns by how much the process's peak of memory grew, in bytes."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assemble(assembly)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--imsize", type=int, default=512)
+    parser.add_argument("--channels", type=int, default=512)
+    parser.add_argument("--chunk", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", default=None, help="for the images; a disk with room")
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(dir=options.folder) as name,
+        ProcessPoolExecutor(2, mp_context=get_context("spawn")) as workers,
+    ):
+        folder = Path(name)
+        parts = folder / "parts"
+        parts.mkdir()
+        made = make_parts(parts, options.imsize, options.channels, options.chunk)
+        growths: list[int] = []
+
+        def on_workers(_: Any, assemblies: Any, __: Any) -> None:
+            growths.append(max(workers.map(grown, assemblies)))
+
+        # Workers start, and have CASA loaded.
+        assemble_all(made, on_workers, Listener())
+        ratios: dict[str, list[float]] = {"cp -r": [], "cp -r and sync": []}
+        for number in range(options.rounds):
+            for each in made.values():
+                shutil.rmtree(each.target)
+            subprocess.run(["sync"], check=True)
+            started = time.perf_counter()
+            subprocess.run(["cp", "-r", parts, folder / "copy"], check=True)
+            copied = time.perf_counter() - started
+            subprocess.run(["sync"], check=True)
+            synced = time.perf_counter() - started
+            shutil.rmtree(folder / "copy")
+            subprocess.run(["sync"], check=True)
+            started = time.perf_counter()
+            assemble_all(made, on_workers, Listener())
+            assembled = time.perf_counter() - started
+            ratios["cp -r"].append(assembled / copied)
+            ratios["cp -r and sync"].append(assembled / synced)
+            times = f"cp -r {copied:.2f} s, with sync {synced:.2f} s, assembling {assembled:.2f} s"
+            print(f"round {number + 1}: {times}", flush=True)
+    for what, each in ratios.items():
+        median, low, high = statistics.median(each), min(each), max(each)
+        print(f"{median:.2f} times the time of {what} ({low:.2f} to {high:.2f})")
+    print(f"a worker's peak of memory grew by {max(growths) / 2**20:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
