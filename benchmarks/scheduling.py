@@ -7,7 +7,8 @@ which a step of a chunk is to sleep::
     python benchmarks/scheduling.py --workers 1000 --chunks 10000
 
 prints the processor time of this process for each task, and the peak of its memory after a tenth of
-the tasks and at the end.
+the tasks and at the end. ``--bare`` does the same with Dask's own ``submit`` and ``as_completed``
+in the place of the splitter: what is left is Dask's.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import sys
 import time
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import dask
-from distributed import Client, LocalCluster, Worker, get_worker
+from distributed import Client, LocalCluster, Worker, as_completed, get_worker
 
 from ptclean.reporting.events import Listener
 from ptclean.workers import splitter
@@ -87,16 +89,46 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=10_000)
     parser.add_argument("--cycles", type=int, default=1, help="steps of each chunk")
     parser.add_argument("--seconds", type=float, default=1.0, help="that each task sleeps")
+    parser.add_argument("--bare", action="store_true", help="without the splitter")
     parser.add_argument("--serve", metavar="SCHEDULER", help=argparse.SUPPRESS)
     options = parser.parse_args()
     with dask.config.set(SETTINGS):
         if options.serve:
             asyncio.run(serve(options.serve, options.workers))
             return
-        measure(options.workers, options.chunks, options.cycles, options.seconds)
+        measure(options.workers, options.chunks, options.cycles, options.seconds, bare=options.bare)
 
 
-def measure(workers: int, chunks: int, cycles: int, seconds: float) -> None:
+def submit_all(client: Client, jobs: list[Job], seconds: float, count: Any) -> None:
+    """Keep a task in flight on each worker, with what Dask has for it alone."""
+    waiting = iter(jobs)
+    running: dict[Any, str] = {}
+    completed = as_completed(loop=client.loop)
+
+    def submit(worker: str) -> None:
+        job = next(waiting, None)
+        if job is not None:
+            future = client.submit(
+                time.sleep,
+                seconds,
+                key=f"{job.label}-{uuid4().hex}",
+                workers=[worker],
+                allow_other_workers=True,
+                pure=False,
+            )
+            running[future] = worker
+            completed.add(future)
+
+    for worker in client.scheduler_info(n_workers=-1)["workers"]:
+        submit(worker)
+    for future in completed:
+        future.result()
+        future.release()
+        count()
+        submit(running.pop(future))
+
+
+def measure(workers: int, chunks: int, cycles: int, seconds: float, *, bare: bool) -> None:
     """Measure, and print."""
     # By the name of this module, so that they are pickled as references, as those of a run are.
     import scheduling
@@ -127,6 +159,9 @@ def measure(workers: int, chunks: int, cycles: int, seconds: float) -> None:
         jobs = [scheduling.Job(index) for index in range(chunks)]
         started, used = time.perf_counter(), time.process_time()
         for _ in range(cycles):
+            if bare:
+                submit_all(client, jobs, seconds, count)
+                continue
             cube_splitter.run([Step(job, "sleep", {"seconds": seconds}) for job in jobs])
         elapsed, used = time.perf_counter() - started, time.process_time() - used
     tasks = chunks * cycles

@@ -28,7 +28,7 @@ from ptclean.keeping import disk
 from ptclean.keeping.fingerprint import differences, fingerprint, unchanged_data
 from ptclean.planning.chunks import Guards, cut
 from ptclean.planning.memory import ImageSize
-from ptclean.planning.space import Outputs, continuum_space, cube_space
+from ptclean.planning.space import Outputs, continuum_space, cube_volume
 from same_images import COMMON, assert_same_images
 
 OWN = {"nworkers": 2, "chanchunks": 3}
@@ -243,14 +243,24 @@ def test_space_grows_with_what_is_made(nchan, longest, guard, cleans, restores, 
     size = ImageSize(100, 100)
     chunks = cut(nchan, longest, Guards(guard))
     outputs = Outputs(cleans, restores, corrects=False, automasks=cleans and automasks)
-    space = cube_space(size, chunks, outputs)
+    space = cube_volume(size, chunks, outputs).space
     # Each product is there twice, in chunks and in one piece.
     assert space > 2 * outputs.products(size) * nchan * 100 * 100 * 4
     if restores:
-        assert cube_space(size, chunks, replace(outputs, corrects=True)) > space
-    assert cube_space(ImageSize(100, 100, 2), chunks, outputs) > space
-    assert cube_space(size, chunks, outputs, weight_bytes_a_channel=10) > space
-    assert cube_space(ImageSize(100, 100, gridder="mosaic"), chunks, outputs) > space
+        assert cube_volume(size, chunks, replace(outputs, corrects=True)).space > space
+    assert cube_volume(ImageSize(100, 100, 2), chunks, outputs).space > space
+    assert cube_volume(size, chunks, outputs, weight_bytes_a_channel=10).space > space
+    assert cube_volume(ImageSize(100, 100, gridder="mosaic"), chunks, outputs).space > space
+
+
+@given(st.integers(1, 200), st.integers(1, 50), st.booleans(), st.booleans())
+def test_cycles_write_less_than_the_first_pass(nchan, longest, automasks, in_windows):
+    size, chunks = ImageSize(100, 100), cut(nchan, longest, Guards(2))
+    outputs = Outputs(True, restores=True, corrects=False, automasks=automasks)
+    volume = cube_volume(size, chunks, outputs, in_windows=in_windows)
+    # A residual and a model, at least.
+    assert 2 * nchan * 100 * 100 * 4 <= volume.written_a_cycle < volume.written
+    assert cube_volume(size, chunks, replace(outputs, cleans=False)).written_a_cycle == 0
 
 
 def test_space_of_continuum_images_grows_with_parts_and_terms():

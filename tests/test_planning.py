@@ -88,13 +88,19 @@ def test_plan_of_a_clean(line_ms, images_folder):
 def test_dirty_cube_needs_no_guards(line_ms, images_folder):
     made = plan(line_ms, imagename="line", **PARALLEL)
     assert made.guards.sides == 0
+    assert str(made).count("; 1 pass\n") == 1
+    assert made.written_bytes_a_cycle == 0
     assert all(chunk.channels == chunk.gridded_channels for chunk in made.chunks)
 
 
 def test_plan_prints_as_a_table(line_ms, images_folder):
     lines = str(plan(line_ms, imagename="line", **PARALLEL, niter=10, chanchunks=8)).splitlines()
     rows = dict(line.split(maxsplit=1) for line in lines)
-    assert list(rows) == ["image", "cube", "axis", "engine", "chunks", "memory", "reads", "space"]
+    assert list(rows) == (
+        ["image", "cube", "axis", "engine", "chunks", "memory", "reads", "writes", "space"]
+    )
+    assert rows["reads"].endswith("over all chunks; 1 pass, and one for each major cycle")
+    assert rows["writes"].endswith("GiB in each cycle")
     assert rows["cube"] == "32 x 32 pixels, 1 Stokes, 16 channels"
     assert rows["engine"] == "2 workers"
     assert rows["chunks"] == "2 of 8 channels, 2 guard channels on either side"

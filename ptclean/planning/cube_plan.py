@@ -40,7 +40,7 @@ from .mosaic_plan import standins_for_mosaic
 from .resampling import SpectralSampling, even_start, unlike, wants_one_above
 from .scope import AUTOMASK, is_moving, reason_for_serial
 from .sizing import Machine, Sizing, size_run, tclean_seconds
-from .space import Outputs, cube_space
+from .space import Outputs, cube_volume
 from .standin import StandIn
 from .weighting import weighs_each_channel
 
@@ -91,6 +91,12 @@ class Plan:
     read_bytes : int
         Bytes of visibilities that all chunks together read in one pass, if each reads all of them
         (as it does where the tiles of the data column span the band).
+    passes : int
+        Passes over the visibilities before the first minor cycle. Each major cycle is one more, of
+        the chunks with emission alone. (Measured, 6.7.0: those for weights and PSF read none.)
+    written_bytes, written_bytes_a_cycle : int
+        Bytes of images that are written, in the first pass and at the end, and in each cycle if
+        there is emission in all channels.
     worker_memory : int
         Bytes that a worker takes at its peak.
     memory : StepMemory or None
@@ -129,6 +135,9 @@ class Plan:
     frame: str = ""
     rows: int = 0
     read_bytes: int = 0
+    passes: int = 1
+    written_bytes: int = 0
+    written_bytes_a_cycle: int = 0
     worker_memory: int = 0
     memory: StepMemory | None = None
     at_once: AtOnce | None = None
@@ -194,9 +203,25 @@ class Plan:
             ),
             (
                 "reads",
-                f"{self.rows} rows; up to {self.read_bytes / _GIB:.2f} GiB a pass, over all chunks",
+                f"{self.rows} rows; up to {self.read_bytes / _GIB:.2f} GiB a pass, over all "
+                f"chunks; {self._passes()}",
             ),
+            ("writes", self._writes()),
         ]
+
+    @property
+    def _has_cycles(self) -> bool:
+        return bool(self.parameters.get("niter"))
+
+    def _passes(self) -> str:
+        text = f"{self.passes} pass{'es' * (self.passes != 1)}"
+        return text + ", and one for each major cycle" * self._has_cycles
+
+    def _writes(self) -> str:
+        text = f"{self.written_bytes / _GIB:.3g} GiB of images"
+        if self._has_cycles:
+            text += f", and up to {self.written_bytes_a_cycle / _GIB:.3g} GiB in each cycle"
+        return text
 
     def _engine(self) -> str:
         text = f"{self.nworkers} worker{'s' * (self.nworkers != 1)}"
@@ -320,6 +345,14 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
     if reason:
         return Plan(imagename, serial=reason, parameters=tclean)
     largest = max(chunk.gridded_channels for chunk in sizing.chunks)
+    volume = cube_volume(
+        size,
+        sizing.chunks,
+        outputs(tclean, mask.channels if mask else 0),
+        weight_bytes_a_channel=_weight_bytes(data, axes, records),
+        start_models=starts_from_image(tclean["startmodel"]),
+        in_windows=in_windows,
+    )
     is_alone = is_alone and len(sizing.chunks) > 1
     reason = reason_for_one_control(tclean, npol, begins=begins) if is_alone else None
     return Plan(
@@ -334,6 +367,7 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         frame=axes.frame,
         rows=data.rows,
         read_bytes=data.bytes * len(sizing.chunks),
+        passes=int(tclean["calcres"]),
         worker_memory=sizing.worker_memory,
         memory=sizing.memory,
         at_once=sizing.at_once,
@@ -348,14 +382,9 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
             *_differences(tclean, sampling),
         ),
         existing=existing,
-        space=cube_space(
-            size,
-            sizing.chunks,
-            outputs(tclean, mask.channels if mask else 0),
-            weight_bytes_a_channel=_weight_bytes(data, axes, records),
-            start_models=starts_from_image(tclean["startmodel"]),
-            in_windows=in_windows,
-        ),
+        space=volume.space,
+        written_bytes=volume.written,
+        written_bytes_a_cycle=volume.written_a_cycle,
         free_space=available_space(imagename),
         parameters=tclean,
         records=records,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Disk space that a run takes beside its images, until it is over.
+"""Disk space that a run takes beside its images, until it is over, and what it writes.
 
 All of it is in the work directory, on the file system of ``imagename``: the chunks' images, what
 only cycles need (images with guard channels, those on which masks are made, CASA's tables of
@@ -41,6 +41,10 @@ _MODELS_KEPT = 2
 _MASKING = 6
 
 
+#: Images on which masks are made that are written anew in a cycle: residual, model, and both masks.
+_MASKING_A_CYCLE = 4
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What a call makes; plain data.
@@ -77,7 +81,48 @@ def _from_imager(size: ImageSize) -> int:
     return _IMAGER + (size.gridder in ("mosaic", "awproject"))
 
 
-def cube_space(
+@dataclass(frozen=True)
+class Volume:
+    """Bytes of the images of a cube, and of what belongs to them, at most.
+
+    Attributes
+    ----------
+    kept : float
+        The chunks' images, tables of weights, and what is made of the user's masks and models.
+    spent : float
+        Those that only cycles need.
+    finished : float
+        The products.
+    a_cycle : float
+        What each cycle writes anew, if there is emission in all channels.
+    is_removed : bool
+        Whether what is spent goes before the products are put together.
+    """
+
+    kept: float
+    spent: float
+    finished: float
+    a_cycle: float
+    is_removed: bool
+
+    @property
+    def space(self) -> int:
+        """Disk space that the work directory takes at most."""
+        other = max(self.spent, self.finished) if self.is_removed else self.spent + self.finished
+        return round((self.kept + other) * (1 + _MARGIN))
+
+    @property
+    def written(self) -> int:
+        """Bytes that are written once, in the first pass and at the end."""
+        return round(self.kept + self.spent + self.finished)
+
+    @property
+    def written_a_cycle(self) -> int:
+        """Bytes that a cycle writes at most."""
+        return round(self.a_cycle)
+
+
+def cube_volume(
     size: ImageSize,
     chunks: Sequence[Chunk],
     outputs: Outputs,
@@ -85,8 +130,8 @@ def cube_space(
     weight_bytes_a_channel: int = 0,
     start_models: int = 0,
     in_windows: bool = False,
-) -> int:
-    """Bytes that the work directory of a cube takes at most.
+) -> Volume:
+    """Count what the work directory of a cube holds.
 
     Parameters
     ----------
@@ -104,31 +149,38 @@ def cube_space(
 
     Returns
     -------
-    int
+    Volume
     """
     plane = size.pixels * _PIXEL
     masks = _MASKED * size.pixels * _MASK
     made = _from_imager(size)
     products = outputs.products(size)
-    total = spent = 0.0
+    kept = spent = cycle = 0.0
     for chunk in chunks:
+        # A residual, and a model beside the one before.
+        cycle += 2 * chunk.channels * plane
         if in_windows or chunk.gridded_channels != chunk.channels:
             images = made + outputs.cleans
             spent += chunk.gridded_channels * (images * plane + masks) + (images + 1) * _TABLE
+            cycle += 2 * chunk.gridded_channels * plane
         images = products + _MODELS_KEPT * outputs.cleans + bool(outputs.mask_channels)
-        total += chunk.channels * (images * plane + 2 * masks) + (images + 1) * _TABLE
+        kept += chunk.channels * (images * plane + 2 * masks) + (images + 1) * _TABLE
         if outputs.automasks:
             # Behind a channel that stands for all others, and cut into a mask of the user's.
             spent += (chunk.channels + 1) * (_MASKING * plane + masks) + (_MASKING + 2) * _TABLE
             spent += chunk.channels * plane
+            cycle += chunk.channels * _MASKING_A_CYCLE * plane
         if weight_bytes_a_channel:
-            total += chunk.gridded_channels * weight_bytes_a_channel + _TABLE
+            kept += chunk.gridded_channels * weight_bytes_a_channel + _TABLE
     nchan = sum(chunk.channels for chunk in chunks)
-    finished = nchan * (products * plane + 2 * masks) + (products + 1) * _TABLE
-    is_removed = outputs.restores or outputs.automasks
-    total += max(spent, finished) if is_removed else spent + finished
-    total += (outputs.mask_channels + start_models * nchan) * plane
-    return round(total * (1 + _MARGIN))
+    kept += (outputs.mask_channels + start_models * nchan) * plane
+    return Volume(
+        kept=kept,
+        spent=spent,
+        finished=nchan * (products * plane + 2 * masks) + (products + 1) * _TABLE,
+        a_cycle=cycle if outputs.cleans else 0.0,
+        is_removed=outputs.restores or outputs.automasks,
+    )
 
 
 def continuum_space(size: ImageSize, parts: int, terms: int, outputs: Outputs) -> int:
