@@ -96,8 +96,11 @@ def main() -> None:
         made = make_parts(parts, options.imsize, options.channels, options.chunk)
         growths: list[int] = []
 
-        def on_workers(_: Any, assemblies: Any, __: Any) -> None:
-            growths.append(max(workers.map(grown, assemblies)))
+        def on_workers(function: Any, assemblies: list[Assembly], _: Any = None) -> None:
+            if function is assemble:
+                growths.append(max(workers.map(grown, assemblies)))
+            else:
+                list(workers.map(function, assemblies))
 
         # Workers start, and have CASA loaded.
         assemble_all(made, on_workers, Listener())

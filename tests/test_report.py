@@ -121,7 +121,8 @@ def test_report_of_a_cube(cube: str, cluster: DaskClusterManager) -> None:
     assert set(data["workers"]) == {"worker-0", "worker-1"}
     for name in data["workers"]:
         assert data["logs"][name] == str(cluster.worker_logs[name])
-    assert data["steps"] == ["begin", "minor", "major", "finish", "remove_spent", "assemble"]
+    of_chunks = ["begin", "minor", "major", "finish"]
+    assert data["steps"] == [*of_chunks, "remove_spent", "make_empty", "assemble"]
     names, seconds = seconds_of_pieces(data)
     assert names == ["begin", "minor", "major", "finish"]
     assert seconds.shape == (4, 3)

@@ -11,7 +11,7 @@ import contextlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,8 +49,8 @@ class Assembly:
         Whether the image has no channels of its own, and is a copy of the first part.
     earlier : str or None
         Image whose pixels the new ones replace, and of which the rest is kept.
-    empty : str or None
-        Image of zeros to begin with, if it has the product's shape.
+    empty : str
+        Image of zeros to begin with, if it has the product's shape; ``''`` for none.
     """
 
     target: str
@@ -63,7 +63,7 @@ class Assembly:
     copied: bool = False
     known: Record | None = None
     earlier: str | None = None
-    empty: str | None = None
+    empty: str = ""
 
 
 def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, Assembly]:
@@ -211,28 +211,34 @@ def assemble_all(
     """
     tasks = tuple(Task("assemble", index, 1) for index in range(len(made)))
     with (
+        _begun(list(made.values()), on_workers) as begun,
         told(listener, Phase("assembling", tasks, len(made), unit="products")),
-        _begun(made.values()) as assemblies_begun,
     ):
-        on_workers(assemble, assemblies_begun, tasks)
+        on_workers(assemble, begun, tasks)
     return {product: each.target for product, each in made.items()}
 
 
 @contextlib.contextmanager
-def _begun(made: Collection[Assembly]) -> Iterator[list[Assembly]]:
+def _begun(made: list[Assembly], on_workers: Callable[..., Any]) -> Iterator[list[Assembly]]:
     """Let products begin with copies of one image of zeros, which CASA has to write once only."""
     new = [each for each in made if not each.copied and not each.earlier]
     if not new:
-        yield list(made)
+        yield made
         return
     largest = max(new, key=lambda each: math.prod(each.shape))
     empty = os.path.join(os.path.dirname(largest.target), "empty")
-    shutil.rmtree(empty, ignore_errors=True)
-    images.make_empty(empty, largest.shape, largest.coordinates, exact=False)
     try:
+        on_workers(make_empty, [replace(largest, empty=empty)])
         yield [replace(each, empty=empty) for each in made]
     finally:
         shutil.rmtree(empty, ignore_errors=True)
+
+
+def make_empty(assembly: Assembly) -> None:
+    """Make the image of zeros with which a product begins."""
+    # Of a worker that died at it.
+    shutil.rmtree(assembly.empty, ignore_errors=True)
+    images.make_empty(assembly.empty, assembly.shape, assembly.coordinates, exact=False)
 
 
 def install(made: Mapping[str, str], imagename: str) -> None:

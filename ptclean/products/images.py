@@ -191,7 +191,6 @@ def new_model(target: str, shape: Sequence[int], coordinates: Record) -> None:
     """Make a model image of zeros."""
     make_empty(target, shape, coordinates)
     with open_image(target) as im:
-        im.set(0.0)
         im.setbrightnessunit("Jy/pixel")
 
 
@@ -204,7 +203,7 @@ def assemble(
     single_beam: bool = False,
     known: Record | None = None,
     earlier: str | None = None,
-    empty: str | None = None,
+    empty: str = "",
 ) -> None:
     """Join images along the spectral axis.
 
@@ -230,7 +229,7 @@ def assemble(
         into an existing image is kept: coordinates, miscinfo, history.
     empty : str, optional
         Image that `make_empty` has made with these coordinates, with the shape of most images of
-        the cube. Copying it takes less time than having CASA write zeros.
+        the cube. To copy it takes less time than CASA takes to write zeros.
     """
     opened = [_Arrays(part) for part in parts]
     shapes = [each.shape for each in opened]
@@ -238,7 +237,7 @@ def assemble(
     keywords = [each.keywords for each in opened]
     if earlier is not None:
         shutil.copytree(earlier, target)
-    elif empty is not None and _shape(empty) == shape:
+    elif empty and _shape(empty) == shape:
         _copy_empty(empty, target)
     else:
         im = image()

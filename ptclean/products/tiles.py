@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Write an image's file of pixels with the channels of others, without CASA.
 
-CASA's image tool takes eight times as long for it. casacore keeps the pixels of an image, and each
+CASA's image tool takes many times as long for it. casacore keeps the pixels of an image, and each
 pixel mask, as one array in a file of tiles (its ``TiledCellStMan``): all tiles are of one size,
 those at the ends of an axis padded; pixels within a tile, and tiles within the file, have the first
 axis fastest; a mask is one bit a pixel. What `tiles` does not find to be laid out like this, it
@@ -68,6 +68,11 @@ class Tiles:
         return tuple(-(-n // t) for n, t in sizes)
 
     @property
+    def layers(self) -> int:
+        """Layers of tiles along the fourth axis."""
+        return -(-self.shape[3] // self.tile[3])
+
+    @property
     def bytes_of_tile(self) -> int:
         """Size of a tile."""
         return math.prod(self.tile) * self.item.itemsize
@@ -75,8 +80,7 @@ class Tiles:
     @property
     def nbytes(self) -> int:
         """Size of the file."""
-        layers = -(-self.shape[3] // self.tile[3])
-        return layers * math.prod(self.in_layer) * self.bytes_of_tile
+        return self.layers * math.prod(self.in_layer) * self.bytes_of_tile
 
     def empty(self, rows: int) -> Any:
         """Make an array for rows of tiles along the first axis.
@@ -179,28 +183,28 @@ def join(sources: Sequence[tuple[Tiles | None, int]], target: Tiles) -> None:
     OSError
         If a source ends too early, or the disk is full.
     """
-    _, ny, nx = target.in_layer
+    nz, ny, nx = target.in_layer
     height = min(ny, max(1, BLOCK_BYTES // (nx * target.bytes_of_tile)))
     block = target.empty(height)
     with open(target.path, "r+b") as file:
-        for layer, channels in enumerate(_by_tiles(target.shape[3], target.tile[3])):
+        for layer in range(target.layers):
+            channels = _elements(range(layer, layer + 1), 3, target)
             with contextlib.ExitStack() as stack:
                 pieces = list(_pieces(sources, channels, stack))
-                for stokes, planes in enumerate(_by_tiles(target.shape[2], target.tile[2])):
-                    for row in range(0, ny, height):
-                        rows = block[: ny - row]
-                        # Tiles go beyond the ends of axes.
-                        rows[...] = 0
-                        for piece in pieces:
-                            piece.put(rows, row, planes, target)
-                        file.seek(target.offset(layer, stokes, row))
-                        file.write(memoryview(rows).cast("B"))
+                for stokes, row in itertools.product(range(nz), range(0, ny, height)):
+                    rows = block[: ny - row]
+                    # Tiles go beyond the ends of axes.
+                    rows[...] = 0
+                    for piece in pieces:
+                        piece.put(rows, row, stokes, target)
+                    file.seek(target.offset(layer, stokes, row))
+                    file.write(memoryview(rows).cast("B"))
 
 
-def _by_tiles(length: int, tile: int) -> Iterator[range]:
-    """Cut an axis at the ends of tiles."""
-    for start in range(0, length, tile):
-        yield range(start, min(start + tile, length))
+def _elements(numbers: range, axis: int, array: Tiles) -> range:
+    """Elements along an axis that consecutive tiles have."""
+    tile = array.tile[axis]
+    return range(numbers.start * tile, min(numbers.stop * tile, array.shape[axis]))
 
 
 def _pieces(
@@ -236,11 +240,15 @@ class _Piece:
     first: int
     channels: range
 
-    def put(self, rows: Any, row: int, planes: range, target: Tiles) -> None:
+    def put(self, rows: Any, row: int, stokes: int, target: Tiles) -> None:
         """Put them into rows of tiles of `target`, of which `row` is the first."""
-        tile = self.source.tile if self.source else target.tile
-        begin = row * target.tile[1]
-        lines = range(begin, min(begin + len(rows) * target.tile[1], target.shape[1]))
+        if self.source is None or self.file is None:
+            place = self.channels.start % target.tile[3]
+            rows[:, :, place : place + len(self.channels)] = ~rows.dtype.type(0)
+            return
+        tile = self.source.tile
+        lines = _elements(range(row, row + len(rows)), 1, target)
+        planes = _elements(range(stokes, stokes + 1), 2, target)
         y = list(_runs(lines, target.tile[1], tile[1]))
         z = list(_runs(planes, target.tile[2], tile[2]))
         t = list(_runs(self.channels, target.tile[3], tile[3], self.first))
@@ -248,15 +256,10 @@ class _Piece:
         columns = _Columns.of(target.shape[0], target.tile[0], tile[0])
         into = columns.view(rows)
         for c, k in itertools.product(t, z):
-            if self.source and self.file:
-                found = self.source.read(self.file, c.source_tile, k.source_tile, needed)
-                source = columns.view(found)
+            found = self.source.read(self.file, c.source_tile, k.source_tile, needed)
+            source = columns.view(found)
             for j, (x, source_x) in itertools.product(y, columns.pairs):
-                where = (j.tile - row, *x[:-1], c.inside, k.inside, j.inside, x[-1])
-                if not self.source:
-                    into[where] = ~rows.dtype.type(0)
-                    continue
-                into[where] = source[
+                into[j.tile - row, *x[:-1], c.inside, k.inside, j.inside, x[-1]] = source[
                     j.source_tile - needed.start,
                     *source_x[:-1],
                     c.source_inside,

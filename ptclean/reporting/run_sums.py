@@ -19,7 +19,7 @@ from .run_record import from_ranges
 Rows = list[tuple[str, ...]]
 
 #: Tasks that are not of one chunk or part.
-_OF_THE_IMAGE = ("remove_spent", "assemble")
+_OF_THE_IMAGE = ("remove_spent", "make_empty", "assemble")
 
 
 def headline(data: Record) -> list[tuple[str, str]]:
