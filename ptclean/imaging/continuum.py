@@ -109,17 +109,15 @@ class ContinuumImager:
         ChunkError
             If a step fails; the workers have then let go of the others.
         """
-        journal = self._journal
-        if journal.knows("assembled"):
-            self.models.go_on(journal.fact("models to save"))
-            return journal.fact("summary"), journal.fact("assembled")
+        if end := self._journal.end():
+            summary, made, models = end
+            self.models.go_on(models)
+            return summary, made
         summary, made = self._attempts()
         for path in made.values():
             images.set_history(path, "ptclean", history)
             sync_tree(path)
-        journal.put("summary", summary)
-        journal.put("models to save", self.models.state())
-        journal.put("assembled", made)
+        self._journal.put_end(summary, made, self.models.state())
         return summary, made
 
     def _attempts(self) -> tuple[Record | None, dict[str, str]]:

@@ -186,9 +186,10 @@ class ParallelCubeImager:
         ChunkError
             If a step of a chunk fails; the workers have then let go of the others.
         """
-        if self._journal.knows("assembled"):
-            self.models.go_on(self._journal.fact("models to save"))
-            return self._journal.fact("summary"), self._journal.fact("assembled")
+        if end := self._journal.end():
+            summary, made, models = end
+            self.models.go_on(models)
+            return summary, made
         summary = self.make_chunks()
         if self._finishes:
             # Otherwise a later driver would have to make them again.
@@ -197,9 +198,7 @@ class ParallelCubeImager:
                 remove_spent, [folders[i :: self._nworkers] for i in range(self._nworkers)]
             )
         made = assemble_all(assemblies(self.jobs, history), self._splitter.map, self._listener)
-        self._journal.put("summary", summary)
-        self._journal.put("models to save", self.models.state())
-        self._journal.put("assembled", made)
+        self._journal.put_end(summary, made, self.models.state())
         return summary, made
 
     def make_chunks(self) -> Record | None:

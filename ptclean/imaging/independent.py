@@ -156,8 +156,9 @@ class IndependentChunks:
             If a chunk fails.
         """
         journal = self._journal
-        if journal.knows("assembled"):
-            return journal.fact("summary"), journal.fact("assembled")
+        if end := journal.end():
+            summary, made, _ = end
+            return summary, made
         attempt = self._jobs[0].directory
         on_workers = self._splitter.map
         if journal.steps:
@@ -167,8 +168,7 @@ class IndependentChunks:
         results = self._clean()
         summary = join_summaries(results, [job.chunk for job in self._jobs])
         made = assemble_all(assemblies(self._jobs, history), on_workers, self._listener)
-        journal.put("summary", summary)
-        journal.put("assembled", made)
+        journal.put_end(summary, made)
         return summary, made
 
     def _clean(self) -> list[Record]:

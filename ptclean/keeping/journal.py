@@ -80,6 +80,11 @@ class Journal:
         """Number of steps that are complete, of all chunks."""
         return len(self._results)
 
+    @property
+    def has_work(self) -> bool:
+        """Whether there is anything to go on with."""
+        return bool(self.steps) or self.knows("assembled")
+
     def steps_of(self, index: int) -> list[str]:
         """Names of the steps of one chunk that are complete."""
         names: list[str] = []
@@ -126,6 +131,29 @@ class Journal:
         if not self.knows(fact):
             self.put(fact, find())
         return self.fact(fact)
+
+    def put_end(self, summary: Any, made: dict[str, str], models: Any = None) -> None:
+        """Keep what a run has come to.
+
+        Parameters
+        ----------
+        summary : object
+            Of the iteration control.
+        made : dict of str
+            The image of each product, in the work directory.
+        models : object, optional
+            What is left to be done for ``savemodel``.
+        """
+        self.put("summary", summary)
+        self.put("models to save", models)
+        # The last: it says that the others are there.
+        self.put("assembled", made)
+
+    def end(self) -> tuple[Any, dict[str, str], Any] | None:
+        """Return what `put_end` has kept; None if the run has not come to its end."""
+        if not self.knows("assembled"):
+            return None
+        return self.fact("summary"), self.fact("assembled"), self._facts.get("models to save")
 
     def clear(self) -> None:
         """Forget everything, for a run that is begun anew."""

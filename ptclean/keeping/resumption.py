@@ -112,7 +112,7 @@ def find_leftover(parameters: Parameters) -> Leftover | None:
         journal = Journal(path)
     except (ManifestError, JournalError) as error:
         raise LeftoverError(path, "", "", [str(error)]) from error
-    if not journal.steps and not journal.knows("assembled"):
+    if not journal.has_work:
         return None
     changes = manifest.changes(tclean, with_inputs=not journal.knows("assembled"))
     if changes and journal.knows("installed"):
@@ -183,8 +183,7 @@ def keeps(error: BaseException, directory: str) -> bool:
         return False
     # The text of the latter says how to go on.
     of_no_use = isinstance(error, DataChangedError | SaveModelError)
-    has_work = journal.steps or journal.knows("assembled")
-    if not has_work or journal.knows("installed") or of_no_use:
+    if not journal.has_work or journal.knows("installed") or of_no_use:
         return False
     if _is_of_the_input(error) and not journal.knows("begun"):
         return False
