@@ -17,8 +17,14 @@ from casatasks import tclean
 from compare_images import list_products
 from killing import killed_workers
 from ptclean import DaskClusterManager, plan, ptclean
-from ptclean.imaging.automask import full_blocks, speaks_of_a_chunk, without_stand_in
+from ptclean.imaging.automask import (
+    full_blocks,
+    speaks_of_a_chunk,
+    stay_empty,
+    without_stand_in,
+)
 from ptclean.imaging.history import Entry, History
+from ptclean.workers.splitter import CubeSplitter, Step
 from same_images import assert_same_images, assert_same_return, pieces, pixels
 
 #: ALMA's parameters for its shorter baselines; a cube of six channels, one without emission.
@@ -257,6 +263,42 @@ def test_mask_of_an_earlier_run_is_tcleans_to_judge(ms: str, tmp_path: Path) -> 
 )
 def test_warnings_about_chunks(message: str, of_a_chunk: bool) -> None:
     assert speaks_of_a_chunk(message) is of_a_chunk
+
+
+@pytest.mark.parametrize("stops", [-1.0, 5.0], ids="minpercentchange={}".format)
+def test_masks_that_stay_empty_are_left(
+    stops: float,
+    ms: str,
+    cluster: DaskClusterManager,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two channels are apart from the line, and two are beside it: residuals alone change there."""
+    arguments = CUBE | {"start": 8, "nchan": 8, "minpercentchange": stops}
+    expected = tclean(ms, imagename=str(tmp_path / "tclean"), **arguments)
+    steps: list[Step] = []
+    run = CubeSplitter.run
+    monkeypatch.setattr(CubeSplitter, "run", lambda self, new: run(self, steps.extend(new) or new))
+    found = image_in_chunks(ms, tmp_path, 2, **arguments)
+    assert_same_images(tmp_path / "tclean", tmp_path / "ptclean")
+    assert_same_return(expected, found)
+    assert [bool(n) for n in channels_masked(tmp_path / "tclean")] == [True] * 4 + [False] * 4
+    within, _, beside, apart = ([s.name for s in steps if s.job.index == i] for i in range(4))
+    cycles = within.count("minor")
+    assert cycles >= 4
+    assert (apart.count("mask"), apart.count("major")) == (1, 0)
+    assert beside.count("major") >= 1
+    # CASA's deconvolver must know of all cycles where it may stop making masks.
+    assert (apart.count("minor") == cycles) is (stops >= 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "iterated", "stay"),
+    [(0, 0, True, True), (0, 0, False, False), (0, 9, True, False), (9, 0, True, False)],
+)
+def test_masks_that_stay_empty(before: float, after: float, iterated: bool, stay: bool) -> None:
+    masking = {"iterated": iterated, "full": False}
+    assert stay_empty({"masksum": before}, {"masksum": after}, masking) is stay
 
 
 def test_stand_in_leaves_the_summary() -> None:

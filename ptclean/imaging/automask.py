@@ -39,6 +39,7 @@ from casatools import regionmanager, synthesisdeconvolver
 from ..products import images
 from ..products.casa_io import open_image
 from ..records import Record
+from .control import ZERO_MASK
 
 #: Warnings of CASA's that speak of the channels that it masks at a time, of a chunk here.
 _OF_A_CHUNK = re.compile("No regions found|used .* threshold to mask|had all regions removed")
@@ -254,6 +255,30 @@ def without_stand_in(record: Record) -> Record:
 def speaks_of_a_chunk(message: str) -> bool:
     """Tell whether a warning is about the masks of a chunk being empty; others need not be."""
     return _OF_A_CHUNK.search(message) is not None
+
+
+def stay_empty(before: Record, after: Record, masking: Record) -> bool:
+    """Tell whether a chunk's masks are empty for as long as its residual is the same.
+
+    The mask of a plane depends on its residual, its former masks, and on what `masking` says.
+    Where a mask is empty, CASA leaves the plane out from then on if noise has set the threshold,
+    and otherwise does the same again (``SDMaskHandler::autoMaskByMultiThreshold``,
+    ``skipChannels``). So masks that were made of empty ones, after an iteration, and are empty,
+    come out empty next time.
+
+    Parameters
+    ----------
+    before, after : dict
+        Initialization records of the chunk, before and after its masks were made.
+    masking : dict
+        What they were made with, the arguments of
+        :meth:`ptclean.imaging.chunk_imager.ChunkImager.mask`.
+
+    Returns
+    -------
+    bool
+    """
+    return bool(masking["iterated"]) and before["masksum"] == after["masksum"] == ZERO_MASK
 
 
 def block_of(start: int, block: int) -> int:

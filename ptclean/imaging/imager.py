@@ -8,7 +8,8 @@ does within a chunk is :mod:`ptclean.imaging.chunk_imager`'s; where it runs,
 A chunk whose model did not change in a minor cycle, nor that of its guard channels, is left out of
 the major cycle: its residual would come out the same. So are, within a chunk, the channels on
 either side of those that have a model (:mod:`ptclean.imaging.window`). tclean grids all channels
-each time.
+each time, and makes all masks; here, masks that stay empty are left
+(:func:`ptclean.imaging.automask.stay_empty`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from ..workers.splitter import Admit, CubeSplitter, Step
 from ..workers.worker import Outcome
 from . import chunk_imager
 from .assembly import assemble, assemble_all, assemblies, assembly_of_model, remove_spent
-from .automask import block_of, full_blocks, speaks_of_a_chunk
+from .automask import block_of, full_blocks, speaks_of_a_chunk, stay_empty
 from .chunk_job import ChunkJob, limits_of_steps
 from .control import (
     ZERO_MASK,
@@ -131,6 +132,9 @@ class ParallelCubeImager:
         self._kept = 0
         #: Records of chunks whose last minor cycle saw no iteration, their residual being the same.
         self._idle: dict[int, Record] = {}
+        self._masks_may_stop = plan.parameters["minpercentchange"] >= 0
+        #: What was said of the last masks of chunks that stay empty for as long as it is the same.
+        self._settled: dict[int, Record | None] = {}
         self._beam: beams.CommonBeam | None = None
         # A worker of an earlier driver may still write below the one that it was given.
         attempt = tempfile.mkdtemp(prefix="attempt-", dir=directory)
@@ -333,10 +337,7 @@ class ParallelCubeImager:
         if busy:
             records = self._phase("minor cycle", "minor", {"controls": controls}, busy)
             executed |= {job.index: record for job, record in zip(busy, records, strict=True)}
-        if not self._automasks:
-            self._idle = {
-                index: record for index, record in executed.items() if not record["iterdone"]
-            }
+        self._idle = {index: record for index, record in executed.items() if not record["iterdone"]}
         return [executed[job.index] for job in self.jobs]
 
     def _keep_model(self) -> None:
@@ -399,7 +400,7 @@ class ParallelCubeImager:
         state: list[Record],
         threshold: float,
     ) -> None:
-        """Run the major cycles that are wanted, and make all masks anew."""
+        """Run the major cycles that are wanted, and make all masks anew that may change."""
         changed = self._changed(executed)
         affected = {job.chunk.index for job in self._affected(changed)}
         full = full_blocks(
@@ -407,19 +408,29 @@ class ParallelCubeImager:
         )
         lastcycle = control.is_last_cycle() if changed else False
         steps = []
+        maskings: dict[int, Record] = {}
         for job in self.jobs:
-            masking = {
+            index = job.chunk.index
+            masking = maskings[index] = {
                 "iterated": control.iterations > 0,
                 "full": full[block_of(job.chunk.start, self._block)],
             }
-            if job.chunk.index in affected:
+            if index in affected:
                 arguments = {"lastcycle": lastcycle, "threshold": threshold, "masking": masking}
                 steps.append(Step(job, "major", arguments))
-            else:
+            elif masking != self._settled.get(index):
                 steps.append(Step(job, "mask", masking))
         results = self._steps("major cycle and masks", steps)
         self._gridded = tuple(sorted(affected))
-        state[:] = [results[job.chunk.index] for job in self.jobs]
+        for number, job in enumerate(self.jobs):
+            index = job.chunk.index
+            if index in results:
+                is_settled = stay_empty(state[number], results[index], maskings[index])
+                self._settled[index] = maskings[index] if is_settled else None
+                state[number] = results[index]
+            # CASA's deconvolver must see the controls of each cycle if it may stop making masks.
+            if self._settled[index] is None or index in affected or self._masks_may_stop:
+                self._idle.pop(index, None)
         if changed:
             self.skipped += len(self.jobs) - len(affected)
             control.end_major_cycle()
