@@ -3,6 +3,7 @@
 
     python benchmarks/compare.py                        every case against tclean
     python benchmarks/compare.py hogbom --rounds 5 --against tclean pclean=/path/to/python
+    python benchmarks/compare.py automask --against pclean=/path/to/python --chunk 8
     python benchmarks/compare.py --list
 
 Each run is a process of its own: the *call* is the time of the task, the *session* that of the
@@ -11,10 +12,13 @@ the figure is the median of the ratios within a round, with the smallest and the
 of each round are compared with tclean's, exactly, and what is found is said.
 
 ``pclean=PYTHON`` is casa-pclean, ``mpi=PYTHON`` is tclean under ``mpirun`` with two servers: PYTHON
-is that of an environment with casa-pclean, or with casampi, mpi4py and OpenMPI.
+is that of an environment with casa-pclean, or with casampi, mpi4py and OpenMPI. ``--chunk`` is
+casa-pclean's number of channels of a chunk; it cuts the cube into as many as there are workers
+otherwise.
 
-Results go to ``benchmarks/results/<case>.json``; ``python benchmarks/tables.py`` makes
-``docs/benchmarks.md`` of them.
+Results go to ``benchmarks/results/<case>.json``, without tclean to ``<case>.others.json``, and are
+then compared with ptclean's images; ``python benchmarks/tables.py`` makes ``docs/benchmarks.md`` of
+them.
 """
 
 from __future__ import annotations
@@ -195,7 +199,9 @@ def difference(expected: Path, found: Path) -> str:
     return "identical" if not unequal else f"differ: {', '.join(unequal)}"
 
 
-def run(name: str, case: Case, engines: Sequence[str], rounds: int, folder: Path) -> dict[str, Any]:
+def run(
+    name: str, case: Case, engines: Sequence[str], rounds: int, folder: Path, chunk: int | None
+) -> dict[str, Any]:
     """Run one case on all engines, in turn."""
     from simulate_ms import simulate
 
@@ -220,21 +226,23 @@ def run(name: str, case: Case, engines: Sequence[str], rounds: int, folder: Path
                     "imsize": [arguments["imsize"]] * 2,
                     "nchan": case.data["nchan"],
                 }
+                arguments |= {} if chunk is None else {"cube_chunksize": chunk}
             elif kind == "mpi":
                 arguments |= {"parallel": True}
             seconds = image(kind, command, place, arguments)
             made[kind] = place / "cube"
             print(f"{name} round {number} {kind}: {seconds['call']:.1f} s", flush=True)
             times.setdefault(kind, []).append(seconds)
-        for kind in made:
-            if kind != "tclean" and "tclean" in made:
-                images.setdefault(kind, set()).add(difference(made["tclean"], made[kind]))
+        standard = "tclean" if "tclean" in made else "ptclean"
+        for kind in made.keys() - {standard}:
+            images.setdefault(kind, set()).add(difference(made[standard], made[kind]))
         for place in folder.glob(f"{number}-*"):
             shutil.rmtree(place)
     return {
         "case": name,
         "says": case.says,
         "measurement_set_bytes": size,
+        "chunk_of_pclean": chunk,
         "times": times,
         "images": {kind: sorted(found) for kind, found in images.items()},
         "machine": {"cores": os.cpu_count(), "processor": _processor()},
@@ -275,6 +283,7 @@ def main() -> None:
     parser.add_argument("--against", nargs="+", default=["tclean"], metavar="ENGINE")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", default=None, help="for data and images; a disk with room")
+    parser.add_argument("--chunk", type=int, default=None, help="casa-pclean's, in channels")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     if options.list:
@@ -291,8 +300,10 @@ def main() -> None:
                 [*options.against, "ptclean"],
                 options.rounds,
                 Path(folder),
+                options.chunk,
             )
-        (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        others = "" if "tclean" in found["times"] else ".others"
+        (RESULTS / f"{name}{others}.json").write_text(json.dumps(found, indent=1) + "\n")
         for kind in found["times"]:
             if kind != "ptclean":
                 each = ratios(found["times"], kind, "session")

@@ -39,6 +39,12 @@ def spread(values: Sequence[float], digits: int, unit: str = "") -> str:
     return f"**{middle}{unit}** ({low} to {high})"
 
 
+def name_of(result: dict[str, Any], kind: str) -> str:
+    """Say what ptclean was compared with."""
+    chunk = result.get("chunk_of_pclean")
+    return _NAMES[kind] + f", {chunk} channels a chunk" * (kind == "pclean" and chunk is not None)
+
+
 def row(result: dict[str, Any], kind: str) -> str:
     """One line of the table."""
 
@@ -54,7 +60,7 @@ def row(result: dict[str, Any], kind: str) -> str:
         goal += f": {spread(longer, 1, ' s')}"
     rounds = len(result["times"]["ptclean"])
     return (
-        f"| {result['says']} ({rounds} rounds) | {_NAMES[kind]} | {figure('session')} | "
+        f"| {result['says']} ({rounds} rounds) | {name_of(result, kind)} | {figure('session')} | "
         f"{figure('call')} | {goal} | {said} |"
     )
 
@@ -67,7 +73,7 @@ def plot(results: Sequence[dict[str, Any]]) -> None:
     from matplotlib import pyplot
 
     bars = [
-        (f"{each['case']}, {_NAMES[kind]}", ratios(each["times"], kind, "session"))
+        (f"{each['case']}, {name_of(each, kind)}", ratios(each["times"], kind, "session"))
         for each in results
         for kind in each["times"]
         if kind != "ptclean"
@@ -88,7 +94,8 @@ def main() -> None:
     results = [
         json.loads(path.read_text())
         for name in CASES
-        if (path := RESULTS / f"{name}.json").is_file()
+        for path in (RESULTS / f"{name}.json", RESULTS / f"{name}.others.json")
+        if path.is_file()
     ]
     if not results:
         raise SystemExit(f"there are no results in {RESULTS}; python benchmarks/compare.py")

@@ -5,14 +5,20 @@ Each line is one call of ptclean with one worker and one chunk, on simulated dat
 worker's resident memory over all steps, in MiB, beside ``Plan.worker_memory``. ::
 
     PYTHONPATH=examples python benchmarks/worker_memory.py --imsize 256 1024 --channels 1 6
+
+With ``--tasks``, each line is the resident memory of a worker after so many tasks of one clean,
+where what CASA's tools do not give back would show. ::
+
+    PYTHONPATH=examples python benchmarks/worker_memory.py --case standard --tasks 5 20 100
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +67,27 @@ def measure(vis: str, case: str, imsize: int, channels: int, *, limit: str = "0"
     dict
         ``measured`` and ``planned``, in bytes; ``step``, the outcome's number at the peak.
     """
-    peaks: list[int] = []
-    forward = forwarding.forward_warnings
+    outcomes: list[tuple[Outcome, int]] = []
+    planned = _run(_arguments(vis, case, imsize, channels, limit), outcomes)
+    peaks = [outcome.peak_memory for outcome, _ in outcomes]
+    return {"measured": max(peaks), "planned": planned, "step": peaks.index(max(peaks))}
 
-    def note(outcome: Outcome) -> None:
-        peaks.append(outcome.peak_memory)
-        forward(outcome)
 
+def resident_after(
+    vis: str, case: str, imsize: int, channels: int, tasks: Sequence[int]
+) -> list[int]:
+    """Bytes of resident memory of a worker after so many tasks of a clean, each time."""
+    arguments = _arguments(vis, case, imsize, channels, "0")
+    # A minor and a major cycle for each few components.
+    arguments |= {"niter": 4 * max(tasks), "cycleniter": 4, "nmajor": -1}
+    outcomes: list[tuple[Outcome, int]] = []
+    _run(arguments, outcomes)
+    if len(outcomes) < max(tasks):
+        raise ValueError(f"the clean ended after {len(outcomes)} tasks")
+    return [outcomes[number - 1][1] for number in tasks]
+
+
+def _arguments(vis: str, case: str, imsize: int, channels: int, limit: str) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "vis": vis,
         "specmode": "cube",
@@ -89,22 +109,43 @@ def measure(vis: str, case: str, imsize: int, channels: int, *, limit: str = "0"
     if arguments["specmode"] == "mfs":
         for name in ("nchan", "start", "chanchunks"):
             arguments.pop(name)
+    return arguments
+
+
+def _run(arguments: dict[str, Any], outcomes: list[tuple[Outcome, int]]) -> int:
+    """Image with a fresh worker.
+
+    Parameters
+    ----------
+    arguments : dict
+        ptclean's.
+    outcomes : list
+        Is given each task's outcome, and the worker's resident memory after it, in bytes.
+
+    Returns
+    -------
+    int
+        Bytes that the plan says a worker takes.
+    """
+    forward = forwarding.forward_warnings
+
+    def note(outcome: Outcome) -> None:
+        pages = int(Path(f"/proc/{outcome.pid}/statm").read_text().split()[1])
+        outcomes.append((outcome, pages * os.sysconf("SC_PAGE_SIZE")))
+        forward(outcome)
+
     with tempfile.TemporaryDirectory() as folder:
-        arguments["imagename"] = os.path.join(folder, "image")
+        arguments = {**arguments, "imagename": os.path.join(folder, "image")}
         planned = plan(**arguments)
         if planned.serial:
-            raise ValueError(f"{case}: {planned.serial}")
+            raise ValueError(planned.serial)
         forwarding.forward_warnings = note
         try:
-            with DaskClusterManager(1, limit, casa_memory=planned.casa_memory):
+            with DaskClusterManager(1, arguments["memory_limit"], casa_memory=planned.casa_memory):
                 ptclean(**arguments)
         finally:
             forwarding.forward_warnings = forward
-    return {
-        "measured": max(peaks),
-        "planned": planned.worker_memory,
-        "step": peaks.index(max(peaks)),
-    }
+    return planned.worker_memory
 
 
 def _lines(imsizes: list[int], channels: list[int], cases: list[str]) -> Iterator[str]:
@@ -129,14 +170,32 @@ def _lines(imsizes: list[int], channels: list[int], cases: list[str]) -> Iterato
                     )
 
 
+def _lines_of_tasks(
+    imsizes: list[int], channels: list[int], cases: list[str], tasks: list[int]
+) -> Iterator[str]:
+    yield f"{'case':<16} {'imsize':>6} {'channels':>8} " + " ".join(f"{n:>9}" for n in tasks)
+    with tempfile.TemporaryDirectory() as folder:
+        vis = str(Path(folder) / "line.ms")
+        simulate(vis)
+        for case, imsize, number in itertools.product(cases, imsizes, channels):
+            found = resident_after(vis, case, imsize, number, tasks)
+            after = " ".join(f"{each / _MIB:9.0f}" for each in found)
+            yield f"{case:<16} {imsize:6} {number:8} {after}"
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--imsize", type=int, nargs="+", default=[256, 512, 1024, 2048])
     parser.add_argument("--channels", type=int, nargs="+", default=[1, 6])
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--tasks", type=int, nargs="+", help="resident memory after so many")
     options = parser.parse_args()
-    for line in _lines(options.imsize, options.channels, options.case):
+    if options.tasks:
+        lines = _lines_of_tasks(options.imsize, options.channels, options.case, options.tasks)
+    else:
+        lines = _lines(options.imsize, options.channels, options.case)
+    for line in lines:
         print(line, flush=True)
 
 
