@@ -96,7 +96,7 @@ class Plan:
         the chunks with emission alone. (Measured, 6.7.0: those for weights and PSF read none.)
     written_bytes, written_bytes_a_cycle : int
         Bytes of images that are written, in the first pass and at the end, and in each cycle if
-        there is emission in all channels.
+        there is emission in all channels; 0 for continuum images, where nobody has counted.
     worker_memory : int
         Bytes that a worker takes at its peak.
     memory : StepMemory or None
