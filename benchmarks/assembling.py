@@ -61,7 +61,6 @@ def make_parts(folder: Path, imsize: int, channels: int, chunk: int) -> dict[str
         made[product] = Assembly(
             target=str(folder.parent / f"cube.{product}"),
             parts=tuple(map(str, parts)),
-            shape=(imsize, imsize, 1, channels),
             coordinates=coordinates,
             history=(),
             exact=False,
@@ -94,16 +93,17 @@ def main() -> None:
         parts = folder / "parts"
         parts.mkdir()
         made = make_parts(parts, options.imsize, options.channels, options.chunk)
+        shape = (options.imsize, options.imsize, 1, options.channels)
         growths: list[int] = []
 
-        def on_workers(function: Any, assemblies: list[Assembly], _: Any = None) -> None:
+        def on_workers(function: Any, arguments: list[Any], _: Any = None) -> None:
             if function is assemble:
-                growths.append(max(workers.map(grown, assemblies)))
+                growths.append(max(workers.map(grown, arguments)))
             else:
-                list(workers.map(function, assemblies))
+                list(workers.map(function, arguments))
 
         # Workers start, and have CASA loaded.
-        assemble_all(made, on_workers, Listener())
+        assemble_all(made, shape, on_workers, Listener())
         ratios: dict[str, list[float]] = {"cp -r": [], "cp -r and sync": []}
         for number in range(options.rounds):
             for each in made.values():
@@ -117,7 +117,7 @@ def main() -> None:
             shutil.rmtree(folder / "copy")
             subprocess.run(["sync"], check=True)
             started = time.perf_counter()
-            assemble_all(made, on_workers, Listener())
+            assemble_all(made, shape, on_workers, Listener())
             assembled = time.perf_counter() - started
             ratios["cp -r"].append(assembled / copied)
             ratios["cp -r and sync"].append(assembled / synced)

@@ -226,7 +226,8 @@ def run(
                     "imsize": [arguments["imsize"]] * 2,
                     "nchan": case.data["nchan"],
                 }
-                arguments |= {} if chunk is None else {"cube_chunksize": chunk}
+                if chunk is not None:
+                    arguments["cube_chunksize"] = chunk
             elif kind == "mpi":
                 arguments |= {"parallel": True}
             seconds = image(kind, command, place, arguments)

@@ -333,7 +333,6 @@ def test_channels_are_copied_to_their_place_and_no_others(channels, first):
 
 HOLD = """
 import sys
-from pathlib import Path
 from casatools import image
 im = image()
 im.open(sys.argv[1])

@@ -8,7 +8,6 @@ gone; only when all are complete do they replace whatever stood under their name
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,8 +36,6 @@ class Assembly:
         Image to make.
     parts : tuple of str
         The chunks' images, in the order of their channels.
-    shape : tuple of int
-        Of the product.
     coordinates : dict
         Coordinate record of the cube.
     history : tuple of str
@@ -55,7 +52,6 @@ class Assembly:
 
     target: str
     parts: tuple[str, ...]
-    shape: tuple[int, ...]
     coordinates: Record
     history: tuple[str, ...]
     exact: bool
@@ -89,7 +85,6 @@ def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, As
         product: Assembly(
             target=os.path.join(first.directory, f"cube.{product}"),
             parts=tuple(f"{job.core()}.{product}" for job in jobs),
-            shape=_shape_of(product, first),
             coordinates=first.coordinates,
             history=tuple(history),
             exact=product in IMAGER_PRODUCTS,
@@ -104,14 +99,7 @@ def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, As
     if os.path.isdir(density):
         target = os.path.join(first.directory, f"cube.{WEIGHT_DENSITY}")
         made[WEIGHT_DENSITY] = Assembly(
-            target,
-            (density,),
-            images.shape_and_coordinates(density)[0],
-            first.coordinates,
-            tuple(history),
-            exact=False,
-            single_beam=False,
-            copied=True,
+            target, (density,), first.coordinates, tuple(history), False, False, copied=True
         )
     return made
 
@@ -122,19 +110,12 @@ def assembly_of_model(jobs: Sequence[ChunkJob], target: str) -> Assembly:
     return Assembly(
         target=target,
         parts=tuple(f"{job.core()}.model" for job in jobs),
-        shape=_shape_of("model", first),
         coordinates=first.coordinates,
         history=(),
         exact=False,
         single_beam=False,
         known=_known_of_model(first) if len(jobs) > 1 else None,
     )
-
-
-def _shape_of(product: str, job: ChunkJob) -> tuple[int, ...]:
-    """Shape of a product of the cube."""
-    of_chunk, _ = images.shape_and_coordinates(f"{job.core()}.{product}")
-    return (*of_chunk[:3], job.cube_channels)
 
 
 def _known_of_model(job: ChunkJob) -> Record:
@@ -191,7 +172,10 @@ def remove_spent(folders: Sequence[str]) -> None:
 
 
 def assemble_all(
-    made: Mapping[str, Assembly], on_workers: Callable[..., Any], listener: Listener
+    made: Mapping[str, Assembly],
+    shape: tuple[int, ...],
+    on_workers: Callable[..., Any],
+    listener: Listener,
 ) -> dict[str, str]:
     """Assemble all products.
 
@@ -199,6 +183,8 @@ def assemble_all(
     ----------
     made : mapping
         Outcome of `assemblies`.
+    shape : tuple of int
+        Of the cube, and so of most products.
     on_workers : callable
         Calls a function with each of some arguments, of which tasks tell what they are
         (:meth:`ptclean.workers.splitter.CubeSplitter.map`).
@@ -211,7 +197,7 @@ def assemble_all(
     """
     tasks = tuple(Task("assemble", index, 1) for index in range(len(made)))
     with (
-        _begun(list(made.values()), on_workers) as begun,
+        _begun(list(made.values()), shape, on_workers) as begun,
         told(listener, Phase("assembling", tasks, len(made), unit="products")),
     ):
         on_workers(assemble, begun, tasks)
@@ -219,26 +205,36 @@ def assemble_all(
 
 
 @contextlib.contextmanager
-def _begun(made: list[Assembly], on_workers: Callable[..., Any]) -> Iterator[list[Assembly]]:
+def _begun(
+    made: list[Assembly], shape: tuple[int, ...], on_workers: Callable[..., Any]
+) -> Iterator[list[Assembly]]:
     """Let products begin with copies of one image of zeros, which CASA has to write once only."""
-    new = [each for each in made if not each.copied and not each.earlier]
-    if not new:
+    new = next((each for each in made if not each.copied and not each.earlier), None)
+    if new is None:
         yield made
         return
-    largest = max(new, key=lambda each: math.prod(each.shape))
-    empty = os.path.join(os.path.dirname(largest.target), "empty")
+    empty = os.path.join(os.path.dirname(new.target), "empty")
     try:
-        on_workers(make_empty, [replace(largest, empty=empty)])
+        on_workers(make_empty, [EmptyImage(empty, shape, new.coordinates)])
         yield [replace(each, empty=empty) for each in made]
     finally:
         shutil.rmtree(empty, ignore_errors=True)
 
 
-def make_empty(assembly: Assembly) -> None:
-    """Make the image of zeros with which a product begins."""
+@dataclass(frozen=True)
+class EmptyImage:
+    """An image of zeros that is to be made; plain data."""
+
+    target: str
+    shape: tuple[int, ...]
+    coordinates: Record
+
+
+def make_empty(empty: EmptyImage) -> None:
+    """Make the image of zeros with which products begin."""
     # Of a worker that died at it.
-    shutil.rmtree(assembly.empty, ignore_errors=True)
-    images.make_empty(assembly.empty, assembly.shape, assembly.coordinates, exact=False)
+    shutil.rmtree(empty.target, ignore_errors=True)
+    images.make_empty(empty.target, empty.shape, empty.coordinates, exact=False)
 
 
 def install(made: Mapping[str, str], imagename: str) -> None:

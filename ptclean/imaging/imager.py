@@ -99,7 +99,7 @@ class ParallelCubeImager:
             raise ValueError(f"this plan is tclean's own ({plan.serial}), not for the engine")
         self._records = with_standins(plan.records, plan.standins, directory)
         self._standins = plan.standins
-        nx, ny, npol, nchan = plan.shape or (1, 1, 1, 1)
+        self._shape = nx, ny, npol, nchan = plan.shape or (1, 1, 1, 1)
         self._block = block_channels(nx, ny, nchan)
         self._planes = separate_planes(npol, plan.parameters["deconvolver"])
         self._cleans = plan.parameters["niter"] > 0
@@ -201,7 +201,9 @@ class ParallelCubeImager:
             self._splitter.map(
                 remove_spent, [folders[i :: self._nworkers] for i in range(self._nworkers)]
             )
-        made = assemble_all(assemblies(self.jobs, history), self._splitter.map, self._listener)
+        made = assemble_all(
+            assemblies(self.jobs, history), self._shape, self._splitter.map, self._listener
+        )
         self._journal.put_end(summary, made, self.models.state())
         return summary, made
 

@@ -98,6 +98,7 @@ class IndependentChunks:
     ) -> None:
         if plan.records is None or not plan.independent:
             raise ValueError("this plan is not for chunks that are cleaned each by itself")
+        self._shape = plan.shape or (1, 1, 1, 1)
         self._directory = directory
         self._listener = listener or Story()
         self._journal = Journal(directory)
@@ -122,7 +123,7 @@ class IndependentChunks:
                 neighbours=(),
                 records=plan.records,
                 coordinates=plan.coordinates,
-                cube_channels=(plan.shape or (0, 0, 0, 0))[3],
+                cube_channels=self._shape[3],
                 directory=attempt,
                 cleans=True,
                 restores=bool(plan.parameters["restoration"]),
@@ -167,7 +168,9 @@ class IndependentChunks:
             journal.put("attempt", os.path.basename(attempt))
         results = self._clean()
         summary = join_summaries(results, [job.chunk for job in self._jobs])
-        made = assemble_all(assemblies(self._jobs, history), on_workers, self._listener)
+        made = assemble_all(
+            assemblies(self._jobs, history), self._shape, on_workers, self._listener
+        )
         journal.put_end(summary, made)
         return summary, made
 

@@ -141,8 +141,7 @@ def _copy_empty(source: str, target: str) -> None:
 
     def copy(path: str, new: str) -> None:
         if array and path == array.path:
-            with open(new, "xb") as file:
-                file.truncate(array.nbytes)
+            tiles.write_zeros(array, new)
         else:
             shutil.copy2(path, new)
 
@@ -243,12 +242,12 @@ def assemble(
         im = image()
         im.fromshape(target, shape, csys=coordinates)
         im.close()
-    told = _lines_of_history(target) if earlier else 0
+    lines = _lines_of_history(target) if earlier else 0
     with open_image(target) as out:
         _prepare_mask(out, masked=any("Image_defaultmask" in words for words in keywords))
     _put(opened, _Arrays(target))
     # The image tool tells there of files of the work directory.
-    _cut_history(target, told)
+    _cut_history(target, lines)
     kept = image_info(earlier) if earlier else keywords[0]["imageinfo"]
     imageinfo = {k: v for k, v in kept.items() if k not in beams.KEYS}
     imageinfo |= beams.join(

@@ -161,8 +161,15 @@ def are_alike(source: Tiles, target: Tiles) -> bool:
 
 def empty_out(array: Tiles) -> None:
     """Make all elements zero, and free the room that they take on disk."""
-    os.truncate(array.path, 0)
-    os.truncate(array.path, array.nbytes)
+    # Not cut to nothing: ext4 writes such a file to disk as soon as it is closed.
+    os.remove(array.path)
+    write_zeros(array, array.path)
+
+
+def write_zeros(array: Tiles, path: str) -> None:
+    """Write a new file as long as that of an array, which takes no room on disk."""
+    with open(path, "xb") as file:
+        file.truncate(array.nbytes)
 
 
 def join(sources: Sequence[tuple[Tiles | None, int]], target: Tiles) -> None:
