@@ -16,9 +16,9 @@ is that of an environment with casa-pclean, or with casampi, mpi4py and OpenMPI.
 casa-pclean's number of channels of a chunk; it cuts the cube into as many as there are workers
 otherwise.
 
-Results go to ``benchmarks/results/<case>.json``, without tclean to ``<case>.others.json``, and are
-then compared with ptclean's images; ``python benchmarks/tables.py`` makes ``docs/benchmarks.md`` of
-them.
+Results go, after each round, to ``benchmarks/results/<case>.json``. Without tclean images are
+compared with ptclean's, and results go to ``<case>.others.json``. ``python benchmarks/tables.py``
+makes ``docs/benchmarks.md`` of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -201,8 +201,8 @@ def difference(expected: Path, found: Path) -> str:
 
 def run(
     name: str, case: Case, engines: Sequence[str], rounds: int, folder: Path, chunk: int | None
-) -> dict[str, Any]:
-    """Run one case on all engines, in turn."""
+) -> Iterator[dict[str, Any]]:
+    """Run one case on all engines, in turn; yields all results after each round."""
     from simulate_ms import simulate
 
     vis = folder / f"{name}.ms"
@@ -239,19 +239,20 @@ def run(
             images.setdefault(kind, set()).add(difference(made[standard], made[kind]))
         for place in folder.glob(f"{number}-*"):
             shutil.rmtree(place)
-    return {
-        "case": name,
-        "says": case.says,
-        "measurement_set_bytes": size,
-        "chunk_of_pclean": chunk,
-        "times": times,
-        "images": {kind: sorted(found) for kind, found in images.items()},
-        "machine": {"cores": os.cpu_count(), "processor": _processor()},
-        "versions": {
-            package: version(package) for package in ("casatools", "dask", "distributed", "numpy")
-        },
-        "when": time.strftime("%Y-%m-%d"),
-    }
+        yield {
+            "case": name,
+            "says": case.says,
+            "measurement_set_bytes": size,
+            "chunk_of_pclean": chunk,
+            "times": times,
+            "images": {kind: sorted(found) for kind, found in images.items()},
+            "machine": {"cores": os.cpu_count(), "processor": _processor()},
+            "versions": {
+                package: version(package)
+                for package in ("casatools", "dask", "distributed", "numpy")
+            },
+            "when": time.strftime("%Y-%m-%d"),
+        }
 
 
 def pairs(times: dict[str, list[Any]], kind: str, which: str) -> list[tuple[float, float]]:
@@ -295,16 +296,13 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     for name in options.cases or CASES:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            found = run(
-                name,
-                CASES[name],
-                [*options.against, "ptclean"],
-                options.rounds,
-                Path(folder),
-                options.chunk,
-            )
-        others = "" if "tclean" in found["times"] else ".others"
-        (RESULTS / f"{name}{others}.json").write_text(json.dumps(found, indent=1) + "\n")
+            engines = [*options.against, "ptclean"]
+            for found in run(
+                name, CASES[name], engines, options.rounds, Path(folder), options.chunk
+            ):
+                others = "" if "tclean" in found["times"] else ".others"
+                path = RESULTS / f"{name}{others}.json"
+                path.write_text(json.dumps(found, indent=1) + "\n")
         for kind in found["times"]:
             if kind != "ptclean":
                 each = ratios(found["times"], kind, "session")

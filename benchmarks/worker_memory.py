@@ -21,9 +21,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from ptclean import DaskClusterManager, plan, ptclean
-from ptclean import logs as forwarding
+from ptclean.reporting.events import Task
+from ptclean.reporting.run_record import RunRecorder
 from ptclean.workers.worker import Outcome
 from simulate_ms import simulate
 
@@ -78,8 +80,8 @@ def resident_after(
 ) -> list[int]:
     """Bytes of resident memory of a worker after so many tasks of a clean, each time."""
     arguments = _arguments(vis, case, imsize, channels, "0")
-    # A minor and a major cycle for each few components.
-    arguments |= {"niter": 4 * max(tasks), "cycleniter": 4, "nmajor": -1}
+    # A minor and a major cycle for each few components of a channel.
+    arguments |= {"niter": 4 * channels * max(tasks), "cycleniter": 4}
     outcomes: list[tuple[Outcome, int]] = []
     _run(arguments, outcomes)
     if len(outcomes) < max(tasks):
@@ -127,24 +129,23 @@ def _run(arguments: dict[str, Any], outcomes: list[tuple[Outcome, int]]) -> int:
     int
         Bytes that the plan says a worker takes.
     """
-    forward = forwarding.forward_warnings
+    record = RunRecorder.task_done
 
-    def note(outcome: Outcome) -> None:
+    def note(recorder: RunRecorder, task: Task, outcome: Outcome) -> None:
         pages = int(Path(f"/proc/{outcome.pid}/statm").read_text().split()[1])
         outcomes.append((outcome, pages * os.sysconf("SC_PAGE_SIZE")))
-        forward(outcome)
+        record(recorder, task, outcome)
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = {**arguments, "imagename": os.path.join(folder, "image")}
         planned = plan(**arguments)
         if planned.serial:
             raise ValueError(planned.serial)
-        forwarding.forward_warnings = note
-        try:
-            with DaskClusterManager(1, arguments["memory_limit"], casa_memory=planned.casa_memory):
-                ptclean(**arguments)
-        finally:
-            forwarding.forward_warnings = forward
+        with (
+            mock.patch.object(RunRecorder, "task_done", note),
+            DaskClusterManager(1, arguments["memory_limit"], casa_memory=planned.casa_memory),
+        ):
+            ptclean(**arguments)
     return planned.worker_memory
 
 
