@@ -68,6 +68,24 @@ def run(function: Any, job: Job, steps: int, name: str, arguments: dict[str, Any
     )
 
 
+class Count:
+    """Counts steps, in the place of what keeps them, and takes the memory after a tenth."""
+
+    def __init__(self, tenth: int) -> None:
+        self.done = 0
+        self.tenth = tenth
+        self.peaks: list[float] = []
+
+    def add(self, *_: Any) -> None:
+        """Count one."""
+        self.done += 1
+        if self.done == self.tenth:
+            self.peaks.append(peak())
+
+    def sync(self) -> None:
+        """Do nothing."""
+
+
 def peak() -> float:
     """Largest resident memory of this process, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -134,15 +152,7 @@ def measure(workers: int, chunks: int, cycles: int, seconds: float, *, bare: boo
     import scheduling
 
     splitter.run = scheduling.run
-    done = 0
-    peaks: list[float] = []
-
-    def count(*_: Any) -> None:
-        nonlocal done
-        done += 1
-        if done == chunks * cycles // 10:
-            peaks.append(peak())
-
+    count = Count(chunks * cycles // 10)
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(
             LocalCluster(n_workers=0, dashboard_address=None, protocol="tcp")
@@ -155,19 +165,21 @@ def measure(workers: int, chunks: int, cycles: int, seconds: float, *, bare: boo
             stack.callback(process.wait)
             stack.callback(process.kill)
         client.wait_for_workers(workers, timeout=600)
-        cube_splitter = CubeSplitter(client, workers, Listener(), keep=count)
+        cube_splitter = CubeSplitter(client, workers, Listener(), journal=count)
         jobs = [scheduling.Job(index) for index in range(chunks)]
         started, used = time.perf_counter(), time.process_time()
         for _ in range(cycles):
             if bare:
-                submit_all(client, jobs, seconds, count)
+                submit_all(client, jobs, seconds, count.add)
                 continue
             cube_splitter.run([Step(job, "sleep", {"seconds": seconds}) for job in jobs])
         elapsed, used = time.perf_counter() - started, time.process_time() - used
+        count.peaks.append(peak())
     tasks = chunks * cycles
     print(f"{tasks} tasks on {workers} workers: {elapsed:.1f} s")
     print(f"processor time for each task: {1e3 * used / tasks:.2f} ms")
-    print(f"peak memory after a tenth: {peaks[0]:.0f} MiB, at the end: {peak():.0f} MiB")
+    after_tenth, at_end = count.peaks
+    print(f"peak memory after a tenth: {after_tenth:.0f} MiB, at the end: {at_end:.0f} MiB")
 
 
 if __name__ == "__main__":

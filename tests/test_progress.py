@@ -222,25 +222,18 @@ def test_dashboard_and_names_of_tasks(
     line_ms: str,
     tmp_path: Path,
     log: Callable[[], str],
-    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """On a cluster that has a dashboard, whoever looks at it finds chunks and cycles there."""
-    keys: list[str] = []
     with Client(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
-        submit = client.submit
-
-        def noted(*args: Any, key: str, **kwargs: Any) -> Any:
-            keys.append(key)
-            return submit(*args, key=key, **kwargs)
-
-        monkeypatch.setattr(client, "submit", noted)
         with dask.config.set({"ptclean.progress": "bar"}):
             ptclean(line_ms, imagename=str(tmp_path / "cube"), chanchunks=2, **CUBE)
         assert (
             f"Dask's dashboard shows the workers and their tasks: {client.dashboard_link}" in log()
         )
         assert client.dashboard_link in capfd.readouterr().err
+        transitions = list(client.cluster.scheduler.transition_log)
+    keys = [str(key) for key, _, finish, *_ in transitions if finish == "memory"]
     assert len(set(keys)) == len(keys)
     names = [key.rpartition("-")[0] for key in keys]
     for name in ("begin-1-chunk-0000", "minor-1-chunk-0002", "major-1-chunk-0001", "assemble-00"):

@@ -190,7 +190,7 @@ class _Attempt:
             client,
             plan.nworkers,
             listener,
-            keep=journal.add if self._whole.keeps_state else None,
+            journal=journal if self._whole.keeps_state else None,
             step=whole_image.step,
             forget=part_imager.forget,
             needs_less="use fewer workers (nworkers)",

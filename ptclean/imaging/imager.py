@@ -113,13 +113,13 @@ class ParallelCubeImager:
         self._limits = limits_of_steps(plan.at_once) if plan.at_once else {}
         self._splitter: Steps
         if client is None:
-            self._splitter = StepsHere(self._journal.add)
+            self._splitter = StepsHere(self._journal)
         else:
             self._splitter = CubeSplitter(
                 client,
                 plan.nworkers,
                 self._listener,
-                keep=self._journal.add,
+                journal=self._journal,
                 step=chunk_imager.step,
                 forget=chunk_imager.forget,
                 limits=self._limits,

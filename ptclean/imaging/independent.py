@@ -106,7 +106,7 @@ class IndependentChunks:
             client,
             plan.nworkers,
             self._listener,
-            keep=self._journal.add,
+            journal=self._journal,
             step=step,
             forget=forget,
             limits={_STEP: plan.at_once.fewest} if plan.at_once else None,

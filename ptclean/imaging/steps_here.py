@@ -66,12 +66,12 @@ class StepsHere:
 
     Parameters
     ----------
-    keep : callable
-        Called with each step and what it returned.
+    journal : Journal
+        Keeps what each step returned.
     """
 
-    def __init__(self, keep: Callable[[Step, Any], None]) -> None:
-        self._keep = keep
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._done: dict[int, int] = {}
 
     def run(self, steps: Iterable[Step]) -> dict[int, Any]:
@@ -93,7 +93,8 @@ class StepsHere:
             assert isinstance(step.job, ChunkJob)
             results[index] = chunk_imager.step(step.job, done, step.name, step.arguments)
             self._done[index] = done + 1
-            self._keep(step, results[index])
+            self._journal.add(step, results[index])
+            self._journal.sync()
         return results
 
     def skip(self, step: Step) -> None:

@@ -46,7 +46,7 @@ def sync_directory(path: str) -> None:
     """Have the names in a directory written to disk, where the file system does such a thing."""
     # Some file systems refuse it for directories; they have other ways.
     with contextlib.suppress(OSError):
-        _sync(path)
+        sync_file(path)
 
 
 def sync_tree(path: str) -> None:
@@ -59,11 +59,12 @@ def sync_tree(path: str) -> None:
     """
     for folder, _, names in os.walk(path):
         for name in names:
-            _sync(os.path.join(folder, name))
+            sync_file(os.path.join(folder, name))
         sync_directory(folder)
 
 
-def _sync(path: str) -> None:
+def sync_file(path: str) -> None:
+    """Have a file written to disk; raises as `sync_tree`."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -6,8 +6,8 @@ is complete, what it returned: a driver that comes later goes through the run ag
 journal what is there, and has only the rest made. CASA's iteration control, whose state cannot be
 read, gets all records again, in the same order.
 
-One line of JSON for each step, written to disk before the driver goes on. A line that the end of
-the driver has cut off counts as not written.
+One line of JSON for each step, on disk before the next step of its chunk begins: a chunk is at most
+one step ahead. A line that the end of the driver has cut off counts as not written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .durable import sync_directory
+from .durable import sync_directory, sync_file
 from .encoding import decode, digest, encode
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ class Journal:
     def put(self, fact: str, value: Any) -> None:
         """Keep a fact."""
         self._append({"fact": fact, "value": encode(value)})
+        self.sync()
         self._facts[fact] = value
 
     def remember(self, fact: str, find: Callable[[], Any]) -> Any:
@@ -200,7 +201,10 @@ class Journal:
         return found
 
     def add(self, step: Step, value: Any) -> None:
-        """Keep what a step returned that is complete, and pass on by it."""
+        """Keep what a step returned that is complete, and pass on by it.
+
+        It is on disk after the next `sync`, which steps that end together share.
+        """
         index = step.job.index
         number = self._passed.get(index, 0)
         arguments = digest(step.arguments)
@@ -215,8 +219,10 @@ class Journal:
             # A line that was cut off by the end of the former driver.
             f.truncate(self._size)
             f.write(line)
-            f.flush()
-            os.fsync(f.fileno())
         self._size += len(line)
         if is_new:
             sync_directory(os.path.dirname(self._path))
+
+    def sync(self) -> None:
+        """Have on disk what has been kept so far."""
+        sync_file(self._path)

@@ -9,6 +9,9 @@ worker dies, Dask runs its task again elsewhere, and so is each further step of 
 tools are then rebuilt from disk as they were after the chunk's last complete step
 (:func:`ptclean.imaging.chunk_imager.step`). Where workers die of it time and again, for want of
 memory as far as is known, fewer pieces are in flight from then on, before the run is given up.
+
+Tasks that end while others are dealt with are taken together, their results fetched at once and the
+next ones submitted in one graph: what Dask takes for each message does not grow with what is in it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import uuid4
 
+import dask
 from dask.utils import parse_timedelta
 from distributed import Client, Future, KilledWorker, as_completed, fire_and_forget
 from distributed.scheduler import NoValidWorkerError, NoWorkerError
@@ -86,6 +90,16 @@ class Step:
     arguments: Record = field(default_factory=dict)
 
 
+class Journal(Protocol):
+    """Keeps what steps returned (:class:`ptclean.keeping.journal.Journal`)."""
+
+    def add(self, step: Step, value: Any) -> None:
+        """Keep what a step returned."""
+
+    def sync(self) -> None:
+        """Have on disk what was added."""
+
+
 class CubeSplitter:
     """Runs steps of chunks on the workers of a Dask client.
 
@@ -96,8 +110,8 @@ class CubeSplitter:
         Most tasks in flight.
     listener : Listener
         Told, in the caller's thread, of each task that completes, and of workers that are lost.
-    keep : callable, optional
-        Called with each step and what it returned, before anybody is told of it.
+    journal : Journal, optional
+        Keeps what each step returned, before anybody is told of it.
     step, forget : callable
         What workers execute; as :func:`ptclean.imaging.chunk_imager.step` and `forget` there. They
         are not needed for `map` alone.
@@ -117,7 +131,7 @@ class CubeSplitter:
         nworkers: int,
         listener: Listener,
         *,
-        keep: Callable[[Step, Any], None] | None = None,
+        journal: Journal | None = None,
         step: Callable[..., Any] = _nothing,
         forget: Callable[..., Any] = _nothing,
         limits: Mapping[str, int] | None = None,
@@ -133,7 +147,7 @@ class CubeSplitter:
         #: Most tasks in flight of what is being run.
         self._limit = nworkers
         self._listener = listener
-        self._keep = keep
+        self._journal = journal
         self._losses = Losses(client)
         self._rounds: dict[str, int] = {}
         self._step = step
@@ -186,32 +200,58 @@ class CubeSplitter:
             waiting.put(step, step.job.cost, self._home.get(step.job.index), meant_for)
         try:
             self._fill(waiting, running, completed)
-            for future in completed:
-                step, worker = running.pop(future)
-                if worker in self._slots:
-                    self._idle[worker] = None
-                if self._is_stranded(future, step) or self._is_worth_another_try(future):
-                    self._slots_renewed = 0.0
-                    waiting.put(step, step.job.cost, self._home.get(step.job.index))
-                    self._fill(waiting, running, completed, worker)
-                    continue
-                outcome = self._outcome(future, step)
-                self._company.pop(future.key, None)
-                future.release()
-                index = step.job.index
-                results[index] = outcome.value
-                self._steps_done[index] = self._steps_done.get(index, 0) + 1
-                self._home[index] = outcome.worker
-                if self._keep:
-                    self._keep(step, outcome.value)
-                self._listener.task_done(task_of(step), outcome)
-                self._fill(waiting, running, completed, worker)
+            for batch in completed.batches():
+                complete: dict[Future, Step] = {}
+                failed: dict[Future, Step] = {}
+                freed = []
+                for future in batch:
+                    step, worker = running.pop(future)
+                    freed.append(worker)
+                    if worker in self._slots:
+                        self._idle[worker] = None
+                    if self._is_stranded(future, step) or self._is_worth_another_try(future):
+                        self._slots_renewed = 0.0
+                        waiting.put(step, step.job.cost, self._home.get(step.job.index))
+                    elif future.status == "finished":
+                        complete[future] = step
+                    else:
+                        failed[future] = step
+                for step, outcome in self._take(complete).items():
+                    results[step.job.index] = outcome.value
+                for future, step in failed.items():
+                    # It raises; what was complete has been kept.
+                    self._outcome(future, step)
+                self._fill(waiting, running, completed, freed)
         except BaseException:
             self._client.cancel(list(running), force=True)
             raise
         self._tell_losses()
         self._losses.settle()
         return results
+
+    def _take(self, complete: Mapping[Future, Step]) -> dict[Step, Outcome]:
+        """Fetch, keep and tell what steps returned that are complete."""
+        if not complete:
+            return {}
+        try:
+            found = self._client.gather(list(complete))
+        except (TaskError, KilledWorker, *_NO_WORKER):
+            # A worker died before its result was here, and Dask has run the task again.
+            found = [self._outcome(future, step) for future, step in complete.items()]
+        outcomes = dict(zip(complete.values(), found, strict=True))
+        for future in complete:
+            self._company.pop(future.key, None)
+            future.release()
+        for step, outcome in outcomes.items():
+            self.skip(step)
+            self._home[step.job.index] = outcome.worker
+            if self._journal:
+                self._journal.add(step, outcome.value)
+        if self._journal:
+            self._journal.sync()
+        for step, outcome in outcomes.items():
+            self._listener.task_done(task_of(step), outcome)
+        return outcomes
 
     @property
     def _most(self) -> int:
@@ -230,7 +270,7 @@ class CubeSplitter:
         return min([limit, *self._limits.values()])
 
     def skip(self, step: Step) -> None:
-        """Count a step as complete that a former driver has had made."""
+        """Count a step as complete, such as one that a former driver has had made."""
         index = step.job.index
         self._steps_done[index] = self._steps_done.get(index, 0) + 1
 
@@ -347,19 +387,19 @@ class CubeSplitter:
         waiting: Waiting[Step],
         running: dict[Future, tuple[Step, str]],
         completed: as_completed,
-        freed: str = "",
+        freed: Sequence[str] = (),
     ) -> None:
         """Give each worker that is free a step, as long as there are steps for it.
 
         Parameters
         ----------
-        freed : str, optional
-            The worker that has just become free; all the others that are have found nothing.
+        freed : sequence of str, optional
+            Workers that have just become free; all the others that are have found nothing.
         """
         if not waiting:
             return
         others_may_take = waiting.for_all or self._most < self._nworkers or not freed
-        candidates = list(self._idle) if others_may_take else [freed]
+        candidates = list(self._idle) if others_may_take else freed
         age = time.monotonic() - self._slots_renewed
         if not running or age > _LIST_IS_GOOD * len(self._alive):
             self._renew_slots()
@@ -369,38 +409,47 @@ class CubeSplitter:
             idle = dict.fromkeys([*self._idle, *self._slots])
             self._idle = {n: None for n in idle if n in self._slots and n not in busy}
             candidates = list(self._idle)
+        chosen: dict[str, Step] = {}
         for worker in candidates:
-            if worker in self._idle and len(running) < self._most:
+            if worker in self._idle and len(running) + len(chosen) < self._most:
                 step = waiting.take(worker)
                 if step is not None:
                     del self._idle[worker]
-                    future = self._submit(step, self._alive[worker])
-                    running[future] = (step, worker)
-                    completed.add(future)
-        if not running:
+                    chosen[worker] = step
+        if not running and not chosen:
             # All workers are gone for the moment: Dask waits for one.
-            step = waiting.take_any()
-            future = self._submit(step, None)
-            running[future] = (step, "")
+            chosen[""] = waiting.take_any()
+        for future, worker in zip(self._submit(chosen), chosen, strict=True):
+            running[future] = (chosen[worker], worker)
             completed.add(future)
 
-    def _submit(self, step: Step, address: str | None) -> Future:
-        job = step.job
-        key = self._losses.watch(self._key(step), address)
-        self._company[key] = self._most
-        return self._client.submit(
-            run,
-            self._step,
-            job,
-            self._steps_done.get(job.index, 0),
-            step.name,
-            step.arguments,
-            key=key,
-            workers=None if address is None else [address],
-            # Dask goes elsewhere only if that worker is gone.
-            allow_other_workers=address is not None,
-            pure=False,
-        )
+    def _submit(self, chosen: Mapping[str, Step]) -> list[Future]:
+        """Submit the steps of some workers, in one graph."""
+        if not chosen:
+            return []
+        steps = list(chosen.values())
+        keys = []
+        places = {}
+        for worker, step in chosen.items():
+            address = self._alive.get(worker)
+            keys.append(self._losses.watch(self._key(step), address))
+            self._company[keys[-1]] = self._most
+            if address is not None:
+                places[keys[-1]] = [address]
+        # Dask goes elsewhere only if that worker is gone.
+        where = {"workers": places.__getitem__, "allow_other_workers": True} if places else {}
+        with dask.annotate(**where):
+            futures: list[Future] = self._client.map(
+                run,
+                [self._step] * len(steps),
+                [step.job for step in steps],
+                [self._steps_done.get(step.job.index, 0) for step in steps],
+                [step.name for step in steps],
+                [step.arguments for step in steps],
+                key=keys,
+                pure=False,
+            )
+        return futures
 
     def _key(self, step: Step) -> str:
         """Name a task for Dask's dashboard, which sums up what begins with the same word."""
