@@ -123,9 +123,7 @@ def make_empty(
     exact : bool
         Whether to write the record as it is (`assemble`).
     """
-    im = image()
-    im.fromshape(target, list(shape), csys={} if exact else coordinates)
-    im.close()
+    _new(target, shape, {} if exact else coordinates)
     if exact:
         with open_table(target, write=True) as tb:
             tb.putkeyword("coords", coordinates)
@@ -133,6 +131,12 @@ def make_empty(
     array = tiles.tiles(target, tiles.PIXELS)
     if array:
         tiles.empty_out(array)
+
+
+def _new(target: str, shape: Sequence[int], coordinates: Record) -> None:
+    im = image()
+    im.fromshape(target, list(shape), csys=coordinates)
+    im.close()
 
 
 def _copy_empty(source: str, target: str) -> None:
@@ -239,9 +243,7 @@ def assemble(
     elif empty and _shape(empty) == shape:
         _copy_empty(empty, target)
     else:
-        im = image()
-        im.fromshape(target, shape, csys=coordinates)
-        im.close()
+        _new(target, shape, coordinates)
     lines = _lines_of_history(target) if earlier else 0
     with open_image(target) as out:
         _prepare_mask(out, masked=any("Image_defaultmask" in words for words in keywords))
@@ -352,7 +354,8 @@ def set_image_info(path: str, info: Record) -> None:
 
 def shape_and_coordinates(path: str) -> tuple[tuple[int, ...], Record]:
     """Read an image's shape and coordinate record."""
-    return tuple(_shape(path)), _keywords(path)["coords"]
+    with open_table(path) as tb:
+        return tuple(_shape_of_pixels(tb)), _keywords_of(tb)["coords"]
 
 
 def common_beam(parts: Sequence[str], scratch: str) -> beams.CommonBeam:
@@ -374,9 +377,7 @@ def common_beam(parts: Sequence[str], scratch: str) -> beams.CommonBeam:
     nchan = sum(shape[3] for shape in shapes)
     infos = [image_info(part) for part in parts]
     info = {**infos[0], **beams.join(infos, [shape[3] for shape in shapes])}
-    im = image()
-    im.fromshape(scratch, [1, 1, shapes[0][2], nchan])
-    im.close()
+    _new(scratch, [1, 1, shapes[0][2], nchan], {})
     set_image_info(scratch, info)
     with open_image(scratch) as im:
         found = im.commonbeam()
@@ -432,8 +433,8 @@ def _chunk(im: Any, start: int, stop: int, *, getmask: bool = False) -> Any:
 
 
 def _shape(path: str) -> list[int]:
-    with open_image(path) as im:
-        return [int(n) for n in im.shape()]
+    with open_table(path) as tb:
+        return _shape_of_pixels(tb)
 
 
 def _keywords(path: str) -> Record:
