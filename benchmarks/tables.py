@@ -18,7 +18,7 @@ _NAMES = {"tclean": "tclean", "pclean": "casa-pclean", "mpi": "tclean, mpicasa w
 _HEAD = """\
 # Benchmarks
 
-Measured by `make bench`, on one machine ({machine}; casatools {casatools}, Dask {dask}; {when}).
+Measured by `make bench` on {machines}, with {versions}.
 Each run is a process of its own, and engines take turns; a figure is the median of the ratios
 within a round, with the smallest and the largest of them. *Session* is the time of the whole
 process, *call* that of the task. All have one OpenMP thread a process. The images are compared
@@ -28,8 +28,8 @@ in the same rounds.
 
 *Sessions: the bar is the median, the line from the smallest to the largest ratio of a round.*
 
-| case | against | session: times as fast | call: times as fast | to reach | its images |
-|---|---|---|---|---|---|
+| case | against | session: times as fast | call: times as fast | to reach | its images | measured |
+|---|---|---|---|---|---|---|
 """
 
 
@@ -61,7 +61,7 @@ def row(result: dict[str, Any], kind: str) -> str:
     rounds = len(result["times"]["ptclean"])
     return (
         f"| {result['says']} ({rounds} rounds) | {name_of(result, kind)} | {figure('session')} | "
-        f"{figure('call')} | {goal} | {said} |"
+        f"{figure('call')} | {goal} | {said} | {result['when']} |"
     )
 
 
@@ -99,12 +99,15 @@ def main() -> None:
     ]
     if not results:
         raise SystemExit(f"there are no results in {RESULTS}; python benchmarks/compare.py")
-    last = results[-1]
+    machines = {
+        f"{each['machine']['cores']} cores of {each['machine']['processor']}" for each in results
+    }
+    versions = {
+        f"casatools {each['versions']['casatools']} and Dask {each['versions']['dask']}"
+        for each in results
+    }
     text = _HEAD.format(
-        machine=f"{last['machine']['cores']} cores, {last['machine']['processor']}",
-        casatools=last["versions"]["casatools"],
-        dask=last["versions"]["dask"],
-        when=last["when"],
+        machines=" and ".join(sorted(machines)), versions=", or ".join(sorted(versions))
     )
     plot(results)
     rows = [row(each, kind) for each in results for kind in each["times"] if kind != "ptclean"]
