@@ -16,6 +16,7 @@ next ones submitted in one graph: what Dask takes for each message does not grow
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -201,7 +202,8 @@ class CubeSplitter:
         try:
             self._fill(waiting, running, completed)
             for batch in completed.batches():
-                complete: dict[Future, Step] = {}
+                fetched = self._fetch(batch)
+                complete: dict[Step, Outcome] = {}
                 failed: dict[Future, Step] = {}
                 freed = []
                 for future in batch:
@@ -212,12 +214,14 @@ class CubeSplitter:
                     if self._is_stranded(future, step) or self._is_worth_another_try(future):
                         self._slots_renewed = 0.0
                         waiting.put(step, step.job.cost, self._home.get(step.job.index))
-                    elif future.status == "finished":
-                        complete[future] = step
+                    elif future in fetched:
+                        complete[step] = fetched[future]
+                        self._company.pop(future.key, None)
+                        future.release()
                     else:
                         failed[future] = step
-                for step, outcome in self._take(complete).items():
-                    results[step.job.index] = outcome.value
+                self._take(complete)
+                results |= {step.job.index: each.value for step, each in complete.items()}
                 for future, step in failed.items():
                     # It raises; what was complete has been kept.
                     self._outcome(future, step)
@@ -229,29 +233,26 @@ class CubeSplitter:
         self._losses.settle()
         return results
 
-    def _take(self, complete: Mapping[Future, Step]) -> dict[Step, Outcome]:
-        """Fetch, keep and tell what steps returned that are complete."""
-        if not complete:
-            return {}
-        try:
-            found = self._client.gather(list(complete))
-        except (TaskError, KilledWorker, *_NO_WORKER):
-            # A worker died before its result was here, and Dask has run the task again.
-            found = [self._outcome(future, step) for future, step in complete.items()]
-        outcomes = dict(zip(complete.values(), found, strict=True))
-        for future in complete:
-            self._company.pop(future.key, None)
-            future.release()
-        for step, outcome in outcomes.items():
+    def _fetch(self, batch: Sequence[Future]) -> dict[Future, Outcome]:
+        """Fetch what tasks returned that have ended, of those that did not fail."""
+        left = list(batch)
+        while left := [future for future in left if future.status not in ("error", "cancelled")]:
+            # Of one that was lost with its worker since, and fails when Dask runs it again.
+            with contextlib.suppress(TaskError, KilledWorker, *_NO_WORKER):
+                return dict(zip(left, self._client.gather(left), strict=True))
+        return {}
+
+    def _take(self, complete: Mapping[Step, Outcome]) -> None:
+        """Keep and tell what steps returned that are complete."""
+        for step, outcome in complete.items():
             self.skip(step)
             self._home[step.job.index] = outcome.worker
             if self._journal:
                 self._journal.add(step, outcome.value)
-        if self._journal:
+        if self._journal and complete:
             self._journal.sync()
-        for step, outcome in outcomes.items():
+        for step, outcome in complete.items():
             self._listener.task_done(task_of(step), outcome)
-        return outcomes
 
     @property
     def _most(self) -> int:
