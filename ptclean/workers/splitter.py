@@ -222,9 +222,9 @@ class CubeSplitter:
                         failed[future] = step
                 self._take(complete)
                 results |= {step.job.index: each.value for step, each in complete.items()}
+                # What was complete has been kept.
                 for future, step in failed.items():
-                    # It raises; what was complete has been kept.
-                    self._outcome(future, step)
+                    self._raise_failure(future, step)
                 self._fill(waiting, running, completed, freed)
         except BaseException:
             self._client.cancel(list(running), force=True)
@@ -507,9 +507,9 @@ class CubeSplitter:
         )
         return True
 
-    def _outcome(self, future: Future, step: Step) -> Outcome:
+    def _raise_failure(self, future: Future, step: Step) -> None:
         try:
-            outcome: Outcome = future.result()
+            future.result()
         except TaskError as error:
             raise ChunkError(
                 str(step.job), step.name, str(error), "see that log for what CASA said before"
@@ -536,4 +536,3 @@ class CubeSplitter:
                 f"see the workers' own output for why they ended; if memory was short, "
                 f"{self._needs_less}",
             ) from error
-        return outcome
