@@ -10,12 +10,12 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chunk_stand_in import Job
 from ptclean import DaskClusterManager, plan
 from ptclean.planning.memory import WORKER_BASE, AtOnce, StepMemory, tasks_at_once
 from ptclean.planning.sizing import Machine
@@ -24,19 +24,6 @@ from ptclean.workers.splitter import CubeSplitter, Step
 from same_images import assert_same_as_tclean
 
 LIMITS = {"heavy": 1, "light": 3}
-
-
-@dataclass(frozen=True)
-class Job:
-    """A chunk as far as the splitter knows it."""
-
-    run: str
-    index: int
-    cost: int = 1
-
-    @property
-    def label(self) -> str:
-        return f"chunk-{self.index}"
 
 
 def at_work(job: Job, steps: int, name: str, arguments: dict[str, Any]) -> tuple[int, int]:

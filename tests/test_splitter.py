@@ -5,31 +5,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from distributed import Client
 
+from chunk_stand_in import Job
 from killing import worker_processes
 from ptclean import DaskClusterManager
 from ptclean.errors import ChunkError
 from ptclean.reporting.events import Listener, Task
 from ptclean.workers.splitter import CubeSplitter, Step
 from ptclean.workers.worker import Outcome
-
-
-@dataclass(frozen=True)
-class Job:
-    """A chunk as far as the splitter knows it."""
-
-    index: int
-    run: str = "run"
-    cost: int = 1
-
-    @property
-    def label(self) -> str:
-        return f"chunk-{self.index}"
 
 
 def take_time(job: Job, steps: int, name: str, arguments: dict[str, Any]) -> int:
@@ -93,7 +80,7 @@ def three() -> Iterator[Client]:
 def three_steps(*, fails: bool = False) -> list[Step]:
     """Of chunks of which the first ends before the others, and the second may fail."""
     return [
-        Step(Job(index), "step", {"seconds": seconds, "fails": fails and index == 1})
+        Step(Job("run", index), "step", {"seconds": seconds, "fails": fails and index == 1})
         for index, seconds in enumerate([0.0, 0.5, 0.6])
     ]
 
