@@ -135,12 +135,17 @@ class Driver:
         return decode(json.loads(self._outcome.read_text()))
 
 
+def wait_until(happens: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait until something is so; fail if it does not come to be."""
+    deadline = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.05)
+
+
 def wait_until_gone(pids: list[int], seconds: float = 30) -> None:
     """Wait until processes have ended; fail if they do not."""
-    deadline = time.monotonic() + seconds
-    while any(_is_alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, f"still there: {[p for p in pids if _is_alive(p)]}"
-        time.sleep(0.1)
+    wait_until(lambda: not any(_is_alive(pid) for pid in pids), seconds)
 
 
 def _is_alive(pid: int) -> bool:

@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import psutil
 import pytest
 from casatasks import tclean
 
+from killing import wait_until
 from same_images import assert_same_images
 
 pytest.importorskip("casashell", reason="casashell is not installed")
@@ -141,13 +142,6 @@ def reference(line_ms: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return name
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it takes too long"
-        time.sleep(0.05)
-
-
 def test_inp_and_help(shell: Shell) -> None:
     for width in (200, 100, 70):
         shell.screen.setwinsize(50, width)
@@ -251,7 +245,7 @@ def test_ctrl_c_returns_to_the_prompt(shell: Shell, line_ms: str, reference: str
     long = {**CUBE, "imsize": 256, "niter": 1_000_000, "threshold": "1uJy", **OWN}
     before = log.read_text().count("engine  2 workers")
     shell.screen.send(f"ptclean({line_ms!r}, imagename='long', **{long!r})\r")
-    wait_until(lambda: log.read_text().count("engine  2 workers") > before)
+    wait_until(lambda: log.read_text().count("engine  2 workers") > before, seconds=120)
     time.sleep(1)
     shell.screen.sendintr()
     assert "KeyboardInterrupt" in shell.ends()

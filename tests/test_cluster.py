@@ -22,6 +22,7 @@ import pytest
 from distributed import Client, KilledWorker, LocalCluster, get_worker
 
 import ptclean
+from killing import wait_until
 from ptclean import errors, logs
 from ptclean.workers import worker
 from ptclean.workers.borrowed import addresses_of
@@ -101,13 +102,6 @@ def pids(client):
 
 def descendants():
     return psutil.Process().children(recursive=True)
-
-
-def wait_until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.05)
 
 
 def gone(processes):
@@ -307,7 +301,7 @@ def test_killed_worker_comes_back_as_it_was(own):
             return len(found) == 2 and before[0] not in found
         return False
 
-    wait_until(replaced)
+    wait_until(replaced, seconds=20)
     assert before[1] in pids(own.client)
     reports = own.client.run(worker.report).values()
     assert {each.name: Path(each.log_path) for each in reports} == own.worker_logs

@@ -11,7 +11,7 @@ import pytest
 from distributed import Client
 
 from chunk_stand_in import Job
-from killing import worker_processes
+from killing import wait_until, worker_processes
 from ptclean import DaskClusterManager
 from ptclean.errors import ChunkError
 from ptclean.reporting.events import Listener, Task
@@ -62,13 +62,6 @@ class Busy(Listener):
 
 def statuses(client: Client) -> list[str]:
     return [future.status for future in client.futures.values()]
-
-
-def wait_until(happens: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not happens():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
