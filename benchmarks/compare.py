@@ -14,7 +14,8 @@ of each round are compared with tclean's, exactly, and what is found is said.
 ``pclean=PYTHON`` is casa-pclean, ``mpi=PYTHON`` is tclean under ``mpirun`` with two servers: PYTHON
 is that of an environment with casa-pclean, or with casampi, mpi4py and OpenMPI. ``--chunk`` is
 casa-pclean's number of channels of a chunk; it cuts the cube into as many as there are workers
-otherwise.
+otherwise. It is told the frequency at which the cube starts, and the channels' width: where it has
+to find them itself, as tclean does, casa-pclean 0.2.3 images the first chunk's channels in each.
 
 Results go, after each round, to ``benchmarks/results/<case>.json``. Without tclean images are
 compared with ptclean's, and results go to ``<case>.others.json``. ``python benchmarks/tables.py``
@@ -188,6 +189,22 @@ def image(kind: str, command: Sequence[str], folder: Path, arguments: dict[str, 
     return {"call": float(calls[-1].removeprefix(_MARK)), "session": session}
 
 
+def channels(vis: Path, folder: Path, arguments: dict[str, Any]) -> dict[str, str]:
+    """Return `start` and `width` of the cube that tclean makes, in Hz."""
+    from casatasks import tclean
+    from casatools import image as image_tool
+
+    small = folder / "channels" / "cube"
+    small.parent.mkdir()
+    tclean(**{**arguments, "vis": str(vis), "imagename": str(small), "imsize": 32, "niter": 0})
+    tool = image_tool()
+    tool.open(f"{small}.residual")
+    axis = tool.coordsys().torecord()["spectral2"]["wcs"]
+    tool.close()
+    shutil.rmtree(small.parent)
+    return {"start": f"{axis['crval']!r}Hz", "width": f"{axis['cdelt']!r}Hz"}
+
+
 def difference(expected: Path, found: Path) -> str:
     """Say how the images of two runs differ."""
     from compare_images import compare_image_sets
@@ -196,7 +213,21 @@ def difference(expected: Path, found: Path) -> str:
         return "none"
     products = compare_image_sets(expected, found)
     unequal = [name for name, each in products.items() if not each.identical]
-    return "identical" if not unequal else f"differ: {', '.join(unequal)}"
+    if not unequal:
+        return "identical"
+    left, expected_left = (f"{1e3 * largest_residual(each):.1f}" for each in (found, expected))
+    return f"differ: {', '.join(unequal)}; leave {left} mJy/beam, where tclean {expected_left}"
+
+
+def largest_residual(name: Path) -> float:
+    """Return the largest absolute pixel of a run's residual image, in Jy/beam."""
+    from casatools import image as image_tool
+
+    tool = image_tool()
+    tool.open(f"{name}.residual")
+    found = tool.statistics()
+    tool.close()
+    return float(max(abs(found["max"][0]), abs(found["min"][0])))
 
 
 def run(
@@ -208,6 +239,8 @@ def run(
     vis = folder / f"{name}.ms"
     simulate(vis, **case.data)
     size = sum(path.stat().st_size for path in vis.rglob("*") if path.is_file())
+    asks_channels = any(engine(given)[0] == "pclean" for given in engines)
+    axis = channels(vis, folder, case.arguments) if asks_channels else {}
     times: dict[str, list[Any]] = {}
     images: dict[str, set[str]] = {}
     for number in range(1, rounds + 1):
@@ -221,10 +254,11 @@ def run(
                 arguments |= case.own
             elif kind == "pclean":
                 arguments |= {"parallel": True, "nworkers": case.own.get("nworkers", 2)}
-                # It takes lists alone, and has to be told how many channels there are.
+                # It takes lists alone, and has to be told which channels there are.
                 arguments |= {
                     "imsize": [arguments["imsize"]] * 2,
                     "nchan": case.data["nchan"],
+                    **axis,
                 }
                 if chunk is not None:
                     arguments["cube_chunksize"] = chunk
