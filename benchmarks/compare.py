@@ -189,25 +189,20 @@ def image(kind: str, command: Sequence[str], folder: Path, arguments: dict[str, 
     return {"call": float(calls[-1].removeprefix(_MARK)), "session": session}
 
 
-def channels(vis: Path, folder: Path, arguments: dict[str, Any]) -> dict[str, str]:
+def channels(vis: Path, arguments: dict[str, Any]) -> dict[str, str]:
     """Return `start` and `width` of the cube that tclean makes, in Hz."""
-    from casatasks import tclean
-    from casatools import image as image_tool
+    from ptclean import plan
 
-    small = folder / "channels" / "cube"
-    small.parent.mkdir()
-    tclean(**{**arguments, "vis": str(vis), "imagename": str(small), "imsize": 32, "niter": 0})
-    tool = image_tool()
-    tool.open(f"{small}.residual")
-    axis = tool.coordsys().torecord()["spectral2"]["wcs"]
-    tool.close()
-    shutil.rmtree(small.parent)
+    # With workers given, also a small cube has a plan.
+    planned = plan(str(vis), imagename="cube", nworkers=2, **arguments)
+    axis = planned.coordinates["spectral2"]["wcs"]
     return {"start": f"{axis['crval']!r}Hz", "width": f"{axis['cdelt']!r}Hz"}
 
 
 def difference(expected: Path, found: Path) -> str:
     """Say how the images of two runs differ."""
     from compare_images import compare_image_sets
+    from ptclean.products.images import channel_peaks
 
     if not list(found.parent.glob(f"{found.name}.*")):
         return "none"
@@ -215,19 +210,10 @@ def difference(expected: Path, found: Path) -> str:
     unequal = [name for name, each in products.items() if not each.identical]
     if not unequal:
         return "identical"
-    left, expected_left = (f"{1e3 * largest_residual(each):.1f}" for each in (found, expected))
+    left, expected_left = (
+        f"{1e3 * max(channel_peaks(f'{each}.residual')):.1f}" for each in (found, expected)
+    )
     return f"differ: {', '.join(unequal)}; leave {left} mJy/beam, where tclean {expected_left}"
-
-
-def largest_residual(name: Path) -> float:
-    """Return the largest absolute pixel of a run's residual image, in Jy/beam."""
-    from casatools import image as image_tool
-
-    tool = image_tool()
-    tool.open(f"{name}.residual")
-    found = tool.statistics()
-    tool.close()
-    return float(max(abs(found["max"][0]), abs(found["min"][0])))
 
 
 def run(
@@ -239,8 +225,6 @@ def run(
     vis = folder / f"{name}.ms"
     simulate(vis, **case.data)
     size = sum(path.stat().st_size for path in vis.rglob("*") if path.is_file())
-    asks_channels = any(engine(given)[0] == "pclean" for given in engines)
-    axis = channels(vis, folder, case.arguments) if asks_channels else {}
     times: dict[str, list[Any]] = {}
     images: dict[str, set[str]] = {}
     for number in range(1, rounds + 1):
@@ -258,7 +242,7 @@ def run(
                 arguments |= {
                     "imsize": [arguments["imsize"]] * 2,
                     "nchan": case.data["nchan"],
-                    **axis,
+                    **channels(vis, case.arguments),
                 }
                 if chunk is not None:
                     arguments["cube_chunksize"] = chunk

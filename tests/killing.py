@@ -135,17 +135,25 @@ class Driver:
         return decode(json.loads(self._outcome.read_text()))
 
 
-def wait_until(happens: Callable[[], Any], seconds: float = 60) -> None:
-    """Wait until something is so; fail if it does not come to be."""
+def wait_until(
+    happens: Callable[[], Any],
+    seconds: float = 60,
+    says: Callable[[], str] = lambda: "it takes too long",
+) -> None:
+    """Wait until something is so; fail, and say why, if it does not come to be."""
     deadline = time.monotonic() + seconds
     while not happens():
-        assert time.monotonic() < deadline, "it takes too long"
+        assert time.monotonic() < deadline, says()
         time.sleep(0.05)
 
 
 def wait_until_gone(pids: list[int], seconds: float = 30) -> None:
     """Wait until processes have ended; fail if they do not."""
-    wait_until(lambda: not any(_is_alive(pid) for pid in pids), seconds)
+
+    def left() -> list[int]:
+        return [pid for pid in pids if _is_alive(pid)]
+
+    wait_until(lambda: not left(), seconds, lambda: f"still there: {left()}")
 
 
 def _is_alive(pid: int) -> bool:
