@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import pickle
+import platform
 import re
 import signal
 import subprocess
@@ -45,6 +46,14 @@ def surroundings(variables):
         "files": os.listdir(),
         "casatasks": "casatasks" in sys.modules,
     }
+
+
+def huge_pages_of_a_large_array():
+    """Bytes that the system keeps in huge pages, of an array that is written to all over."""
+    array = (ctypes.c_char * 2**28)()
+    ctypes.memset(array, 1, len(array))
+    rollup = Path("/proc/self/smaps_rollup").read_text()
+    return 1024 * int(re.search(r"^AnonHugePages:\s*(\d+) kB", rollup, re.MULTILINE)[1])
 
 
 def log_warnings(*messages):
@@ -238,6 +247,16 @@ def test_surroundings_of_a_task(own, monkeypatch):
     assert outcome.pid in pids(own.client)
     assert 50 * 2**20 < outcome.peak_memory < 2**30
     assert outcome.warnings == []
+
+
+def test_large_arrays_are_in_huge_pages(own):
+    enabled = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not enabled.exists() or "[never]" in enabled.read_text():
+        pytest.skip("the system has no huge pages to give")
+    libc, version = platform.libc_ver()
+    if libc != "glibc" or tuple(map(int, version.split("."))) < (2, 35):
+        pytest.skip("this C library does not ask for them")
+    assert on_worker(own, huge_pages_of_a_large_array).value > 2**27
 
 
 def test_each_worker_has_its_log(own):

@@ -88,23 +88,37 @@ def test_casarc_files(environ, expected):
 
 
 @pytest.mark.parametrize(
-    ("glibc", "mmap_threshold"),
+    ("glibc", "mmap_threshold", "tunables"),
     [
-        ("2.17", "33554432"),
-        ("2.28", "33554432"),
-        ("2.34", "33554432"),
-        ("2.35", "1000000000"),
-        ("2.36", "1000000000"),
-        ("3.0", "1000000000"),
-        ("", "1000000000"),
+        ("2.17", "33554432", None),
+        ("2.28", "33554432", None),
+        ("2.34", "33554432", None),
+        ("2.35", "1000000000", "glibc.malloc.hugetlb=1"),
+        ("2.36", "1000000000", "glibc.malloc.hugetlb=1"),
+        ("3.0", "1000000000", "glibc.malloc.hugetlb=1"),
+        ("", "1000000000", None),
     ],
 )
-def test_malloc_environment(glibc, mmap_threshold):
+def test_malloc_environment(glibc, mmap_threshold, tunables):
     assert malloc_environment(glibc) == {
+        **({"GLIBC_TUNABLES": tunables} if tunables else {}),
         "MALLOC_TRIM_THRESHOLD_": "1000000000",
         "MALLOC_MMAP_THRESHOLD_": mmap_threshold,
         "MALLOC_ARENA_MAX": "1",
     }
+
+
+@pytest.mark.parametrize(
+    ("users", "glibc", "expected"),
+    [
+        ("glibc.malloc.check=1", "2.36", "glibc.malloc.check=1:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.check=1", "2.34", "glibc.malloc.check=1"),
+        ("glibc.malloc.hugetlb=0", "2.36", "glibc.malloc.hugetlb=0"),
+        ("a=1:glibc.malloc.hugetlb=2:b=1", "2.36", "a=1:glibc.malloc.hugetlb=2:b=1"),
+    ],
+)
+def test_tunables_of_the_user_are_kept(users, glibc, expected):
+    assert environment({"GLIBC_TUNABLES": users}, glibc=glibc)["GLIBC_TUNABLES"] == expected
 
 
 def environment(environ=(), sys_path=(), **kwargs):
@@ -277,5 +291,6 @@ def test_shell_lines_are_read_by_the_nanny_of_a_worker():
     environ, pause = json.loads(done.stdout)
     assert environ["MALLOC_TRIM_THRESHOLD_"] == "1000000000"
     assert environ["MALLOC_ARENA_MAX"] == "1"
+    assert environ["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
     assert environ["OMP_NUM_THREADS"] == "1"
     assert pause is False

@@ -43,6 +43,9 @@ _MALLOC_THRESHOLD = 1_000_000_000
 #: glibc before 2.35 ignores a larger MALLOC_MMAP_THRESHOLD_ (``HEAP_MAX_SIZE / 2`` in malloc.c).
 _MALLOC_MMAP_THRESHOLD_OLD_GLIBC = 32 * 2**20
 
+#: Tunable of glibc, since 2.35: it asks for huge pages, where the system gives them to whom asks.
+_HUGE_PAGES = "glibc.malloc.hugetlb"
+
 #: Set by mpirun. CASA reads OMPI_COMM_WORLD_LOCAL_SIZE as the number of processes among which it
 #: has to divide the memory, and would divide a worker's own budget once more.
 _MPI_PREFIX = "OMPI_COMM_WORLD_"
@@ -169,8 +172,8 @@ def casarc_files(casarc: str, environ: Mapping[str, str]) -> str:
     return f"{casarc}:{users}"
 
 
-def malloc_environment(glibc: str) -> dict[str, str]:
-    """Return the settings of malloc with which CASA's large arrays stay mapped.
+def malloc_environment(glibc: str, tunables: str = "") -> dict[str, str]:
+    """Return the settings of malloc with which CASA's large arrays stay mapped, in huge pages.
 
     Dask sets ``MALLOC_TRIM_THRESHOLD_=65536``, after which each freed array goes back to the
     kernel at once and is faulted in again for the next: 40 to 55 % more CPU time for imaging
@@ -181,6 +184,8 @@ def malloc_environment(glibc: str) -> dict[str, str]:
     ----------
     glibc : str
         Version of the C library, such as ``'2.36'``; empty if it is another one.
+    tunables : str, default ''
+        The user's own ``GLIBC_TUNABLES``, which are kept.
 
     Returns
     -------
@@ -203,10 +208,19 @@ def malloc_environment(glibc: str) -> dict[str, str]:
     both thresholds         17.5 s, 2.3 million
     both, and one arena     11.4 s, 0.3 million
     ======================  ===================
+
+    Visibilities are gridded all over the plane, so that with pages of 4 KiB most of them are
+    looked up anew. Many systems give a process huge pages only if it asks for them (``madvise`` in
+    ``/sys/kernel/mm/transparent_hugepage/enabled``), as glibc does since 2.35 with the tunable. A
+    dirty cube of 256 channels of 1024 x 1024 pixels on 2 workers took 0.87 to 0.91 of the time
+    (three runs of each in turn); a worker's peak memory was at most 1 % higher.
     """
     version = tuple(int(part) for part in glibc.split(".")[:2] if part.isdigit())
     old = len(version) == 2 and version < (2, 35)
+    if version and not old and _HUGE_PAGES not in tunables:
+        tunables = ":".join(filter(None, [tunables, f"{_HUGE_PAGES}=1"]))
     return {
+        **({"GLIBC_TUNABLES": tunables} if tunables else {}),
         "MALLOC_TRIM_THRESHOLD_": str(_MALLOC_THRESHOLD),
         "MALLOC_MMAP_THRESHOLD_": str(
             _MALLOC_MMAP_THRESHOLD_OLD_GLIBC if old else _MALLOC_THRESHOLD
@@ -250,7 +264,7 @@ def worker_environment(
         if not name.startswith(("DASK_", _MPI_PREFIX))
     }
     env |= dict.fromkeys(THREAD_VARIABLES, "1")
-    env |= malloc_environment(glibc)
+    env |= malloc_environment(glibc, env.get("GLIBC_TUNABLES", ""))
     # An empty entry of sys.path stands for the working directory, which is another in a worker.
     paths = [
         os.path.join(working_directory, path) if path else working_directory for path in sys_path
