@@ -63,6 +63,38 @@ def test_assembled_image_is_what_casa_would_write(plane, channels, block, monkey
         assert tiles.tiles("whole/mask0", tiles.MASK)
 
 
+def test_zeros_are_not_written():
+    """Most planes of a model have nothing else."""
+    parts = ["line", "blank", "other line"]
+    for part in parts:
+        make(part, (256, 128, 1, 32), masked=False)
+    im = image()
+    im.open("blank")
+    im.set(0.0)
+    im.done()
+    _, coordinates = images.shape_and_coordinates("line")
+    images.make_empty("empty", (256, 128, 1, 96), coordinates, exact=False)
+    images.assemble("whole", parts, coordinates, empty="empty")
+    joined = np.concatenate([chunk(part, getmask=False) for part in parts], axis=3)
+    assert np.array_equal(chunk("whole", getmask=False), joined)
+    found = tiles.tiles("whole", tiles.PIXELS)
+    assert found is not None
+    assert os.stat(found.path).st_blocks * 512 < 0.7 * found.nbytes
+    assert os.stat(found.path).st_size == found.nbytes
+
+
+def test_zeros_take_the_place_of_what_an_earlier_image_has():
+    for name, seed in (("whole", 1), ("part", 2)):
+        make(name, (512, 256, 1, 4), masked=False, seed=seed)
+    im = image()
+    im.open("part")
+    im.set(0.0)
+    im.done()
+    _, coordinates = images.shape_and_coordinates("whole")
+    images.assemble("again", ["part"], coordinates, earlier="whole")
+    assert not chunk("again", getmask=False).any()
+
+
 def test_tiles_of_sizes_that_are_used():
     """If CASA's files are others one day, cubes are assembled all the same, but slowly."""
     make("cube", (512, 512, 1, 16))

@@ -247,7 +247,7 @@ def assemble(
     lines = _lines_of_history(target) if earlier else 0
     with open_image(target) as out:
         _prepare_mask(out, masked=any("Image_defaultmask" in words for words in keywords))
-    _put(opened, _Arrays(target))
+    _put(opened, _Arrays(target), is_zero=earlier is None)
     # The image tool tells there of files of the work directory.
     _cut_history(target, lines)
     kept = image_info(earlier) if earlier else keywords[0]["imageinfo"]
@@ -291,10 +291,13 @@ class _Arrays:
         self.mask = tiles.tiles(os.path.join(path, mask), tiles.MASK) if mask else None
 
 
-def _put(parts: Sequence[_Arrays], whole: _Arrays) -> None:
-    """Give an image the pixels of others, and their masks, which are true where there is none."""
+def _put(parts: Sequence[_Arrays], whole: _Arrays, *, is_zero: bool) -> None:
+    """Give an image the pixels of others, and their masks, which are true where there is none.
+
+    `is_zero` tells of the image's pixels whether they are all zero.
+    """
     if whole.pixels and all(_are_alike(part.pixels, whole.pixels) for part in parts):
-        tiles.join([(part.pixels, part.nchan) for part in parts], whole.pixels)
+        tiles.join([(part.pixels, part.nchan) for part in parts], whole.pixels, is_zero=is_zero)
     else:
         _put_with_casa(parts, whole, _put_pixels)
     if not whole.is_masked:

@@ -172,7 +172,9 @@ def write_zeros(array: Tiles, path: str) -> None:
         file.truncate(array.nbytes)
 
 
-def join(sources: Sequence[tuple[Tiles | None, int]], target: Tiles) -> None:
+def join(
+    sources: Sequence[tuple[Tiles | None, int]], target: Tiles, *, is_zero: bool = False
+) -> None:
     """Write an array anew, from its first byte to its last, with the channels of others.
 
     Memory is that of some rows of tiles: `BLOCK_BYTES`, or one row if that is more, and what a
@@ -184,6 +186,9 @@ def join(sources: Sequence[tuple[Tiles | None, int]], target: Tiles) -> None:
         Arrays in the order of their channels, and how many channels each has; they are like
         `target` (`are_alike`). None stands for items of which all bits are set.
     target : Tiles
+    is_zero : bool
+        Whether all elements are zero now. Zeros are then not written: where there are none but
+        them, as in most of a model, the file takes no room on disk if it took none before.
 
     Raises
     ------
@@ -204,6 +209,8 @@ def join(sources: Sequence[tuple[Tiles | None, int]], target: Tiles) -> None:
                     rows[...] = 0
                     for piece in pieces:
                         piece.put(rows, row, stokes, target)
+                    if is_zero and not rows.reshape(-1).view(np.uint8).max():
+                        continue
                     file.seek(target.offset(layer, stokes, row))
                     file.write(memoryview(rows).cast("B"))
 
