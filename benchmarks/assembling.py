@@ -6,7 +6,8 @@
 prints a line for each round, then the median of the ratios, with the smallest and the largest, and
 by how much the memory of a worker grew in assembling. Assembling ends with all on disk, ``cp``
 does not; it is timed without and with a ``sync`` after it. The products are those of a cleaned
-cube; they are made of noise, chunk by chunk, by CASA. Two processes assemble, as workers would.
+cube; they are made chunk by chunk, by CASA, of noise, but for the mask, which is one all over, and
+the model: some pixels in a quarter of the channels. Two processes assemble, as workers would.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -36,13 +38,25 @@ PRODUCTS = ["image", "mask", "model", "pb", "psf", "residual"]
 MASKED = {"image", "pb", "residual"}
 
 
-def make_part(path: Path, product: str, imsize: int, channels: int) -> None:
-    """Make a chunk's image."""
+def make_plane(product: str, imsize: int, *, in_line: bool) -> Any:
+    """Make the pixels of a channel, with all four axes."""
+    shape = (imsize, imsize, 1, 1)
+    if product == "mask":
+        return np.ones(shape)
+    noise = np.random.default_rng(1).normal(size=shape)
+    if product != "model":
+        return noise
+    # About one in a thousand.
+    return np.where(noise > 3, noise, 0) if in_line else np.zeros(shape)
+
+
+def make_part(path: Path, product: str, imsize: int, in_line: Sequence[bool]) -> None:
+    """Make a chunk's image; for each of its channels is said whether it is one of the line."""
     im = image()
-    im.fromshape(str(path), [imsize, imsize, 1, channels])
-    plane = np.random.default_rng(1).normal(size=(imsize, imsize, 1, 1))
-    for channel in range(channels):
-        im.putchunk(plane, blc=[0, 0, 0, channel])
+    im.fromshape(str(path), [imsize, imsize, 1, len(in_line)])
+    planes = {kind: make_plane(product, imsize, in_line=kind) for kind in (False, True)}
+    for channel, kind in enumerate(in_line):
+        im.putchunk(planes[kind], blc=[0, 0, 0, channel])
     if product in MASKED:
         im.calcmask("T", name="mask0")
     im.setrestoringbeam("1arcsec", "1arcsec", "0deg")
@@ -51,12 +65,13 @@ def make_part(path: Path, product: str, imsize: int, channels: int) -> None:
 
 def make_parts(folder: Path, imsize: int, channels: int, chunk: int) -> dict[str, Assembly]:
     """Make the images of all chunks, and say how they are put together."""
-    counts = [min(chunk, channels - start) for start in range(0, channels, chunk)]
+    line = range(3 * channels // 8, 5 * channels // 8)
+    chunks = [range(channels)[start : start + chunk] for start in range(0, channels, chunk)]
     made = {}
     for product in PRODUCTS:
-        parts = [folder / f"{number:04d}.{product}" for number in range(len(counts))]
-        for part, count in zip(parts, counts, strict=True):
-            make_part(part, product, imsize, count)
+        parts = [folder / f"{number:04d}.{product}" for number in range(len(chunks))]
+        for part, numbers in zip(parts, chunks, strict=True):
+            make_part(part, product, imsize, [number in line for number in numbers])
         _, coordinates = images.shape_and_coordinates(str(parts[0]))
         made[product] = Assembly(
             target=str(folder.parent / f"cube.{product}"),

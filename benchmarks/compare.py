@@ -18,8 +18,9 @@ otherwise. It is told the frequency at which the cube starts, and the channels' 
 to find them itself, as tclean does, casa-pclean 0.2.3 images the first chunk's channels in each.
 
 Results go, after each round, to ``benchmarks/results/<case>.json``. Without tclean images are
-compared with ptclean's, and results go to ``<case>.others.json``. ``python benchmarks/tables.py``
-makes ``docs/benchmarks.md`` of them.
+compared with ptclean's, and results go to ``<case>.others.json``. ``--more`` adds rounds to those
+that are there, of the same engines. ``python benchmarks/tables.py`` makes ``docs/benchmarks.md`` of
+them.
 """
 
 from __future__ import annotations
@@ -261,16 +262,45 @@ def run(
             "case": name,
             "says": case.says,
             "measurement_set_bytes": size,
-            "chunk_of_pclean": chunk,
+            **conditions(chunk),
             "times": times,
             "images": {kind: sorted(found) for kind, found in images.items()},
-            "machine": {"cores": os.cpu_count(), "processor": _processor()},
-            "versions": {
-                package: version(package)
-                for package in ("casatools", "dask", "distributed", "numpy")
-            },
             "when": time.strftime("%Y-%m-%d"),
         }
+
+
+def conditions(chunk: int | None) -> dict[str, Any]:
+    """Say under which conditions runs are timed."""
+    return {
+        "chunk_of_pclean": chunk,
+        "machine": {"cores": os.cpu_count(), "processor": _processor()},
+        "versions": {
+            package: version(package) for package in ("casatools", "dask", "distributed", "numpy")
+        },
+    }
+
+
+def earlier_rounds(path: Path, engines: Sequence[str], chunk: int | None) -> dict[str, Any]:
+    """Read what more rounds of the same engines, under the same conditions, are to be added to."""
+    earlier: dict[str, Any] = json.loads(path.read_text())
+    wanted = {"engines": {engine(each)[0] for each in engines}, **conditions(chunk)}
+    had = {"engines": set(earlier["times"]), **earlier}
+    for what, value in wanted.items():
+        if had[what] != value:
+            raise SystemExit(f"{path} has other {what}: {had[what]}; begin anew, without --more")
+    return earlier
+
+
+def joined(earlier: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Add the rounds of a run to those of an earlier one."""
+    return {
+        **found,
+        "times": {kind: earlier["times"][kind] + each for kind, each in found["times"].items()},
+        "images": {
+            kind: sorted({*earlier["images"][kind], *each})
+            for kind, each in found["images"].items()
+        },
+    }
 
 
 def pairs(times: dict[str, list[Any]], kind: str, which: str) -> list[tuple[float, float]]:
@@ -304,6 +334,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", default=None, help="for data and images; a disk with room")
     parser.add_argument("--chunk", type=int, default=None, help="casa-pclean's, in channels")
+    parser.add_argument("--more", action="store_true", help="add to the rounds on file")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     if options.list:
@@ -315,11 +346,13 @@ def main() -> None:
     for name in options.cases or CASES:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             engines = [*options.against, "ptclean"]
-            for found in run(
+            others = "" if "tclean" in options.against else ".others"
+            path = RESULTS / f"{name}{others}.json"
+            earlier = earlier_rounds(path, engines, options.chunk) if options.more else None
+            for made in run(
                 name, CASES[name], engines, options.rounds, Path(folder), options.chunk
             ):
-                others = "" if "tclean" in found["times"] else ".others"
-                path = RESULTS / f"{name}{others}.json"
+                found = joined(earlier, made) if earlier else made
                 path.write_text(json.dumps(found, indent=1) + "\n")
         for kind in found["times"]:
             if kind != "ptclean":

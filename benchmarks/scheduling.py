@@ -2,9 +2,9 @@
 """What Dask's scheduler and ptclean's driver take for each task, on many workers that sleep.
 
 The real scheduler and the real splitter, in this process; real Dask workers in a few others, in
-which a step of a chunk is to sleep::
+which a step of a chunk is to sleep. What is sent for a chunk is what is sent in a run. ::
 
-    python benchmarks/scheduling.py --workers 1000 --chunks 10000
+    PYTHONPATH=examples python benchmarks/scheduling.py --workers 1000 --chunks 10000
 
 prints the processor time of this process for each task, and the peak of its memory after a tenth of
 the tasks and at the end. ``--bare`` does the same with Dask's own ``submit`` and ``as_completed``
@@ -20,18 +20,23 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import dask
 from distributed import Client, LocalCluster, Worker, as_completed, get_worker
 
+from ptclean import plan
+from ptclean.imaging.chunk_job import ChunkJob
+from ptclean.planning.chunks import Chunk
 from ptclean.reporting.events import Listener
 from ptclean.workers import splitter
 from ptclean.workers.splitter import CubeSplitter, Step
 from ptclean.workers.worker import Outcome
+from simulate_ms import simulate
 
 #: Workers in one process, so that this machine holds a thousand.
 WORKERS_A_PROCESS = 125
@@ -46,21 +51,39 @@ SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Job:
-    """A chunk of which only the place in the order matters."""
+def make_jobs(chunks: int, folder: Path) -> list[ChunkJob]:
+    """Make the jobs of a cube with so many chunks, as large as they are in a run."""
+    vis = folder / "data.ms"
+    simulate(vis, nchan=4)
+    made = plan(
+        str(vis),
+        imagename=str(folder / "cube"),
+        specmode="cube",
+        imsize=64,
+        cell="0.1arcsec",
+        weighting="briggs",
+        niter=100,
+        nworkers=2,
+    )
+    assert made.records is not None
+    return [
+        ChunkJob(
+            run="benchmark",
+            chunk=Chunk(index, index, index + 1, index, index + 1),
+            neighbours=(),
+            records=made.records,
+            coordinates=made.coordinates,
+            cube_channels=chunks,
+            directory=str(folder),
+            cleans=True,
+            restores=True,
+            corrects=False,
+        )
+        for index in range(chunks)
+    ]
 
-    index: int
-    run: str = "benchmark"
-    cost: int = 1
 
-    @property
-    def label(self) -> str:
-        """Name in the keys of its tasks."""
-        return f"chunk-{self.index:05d}"
-
-
-def run(function: Any, job: Job, steps: int, name: str, arguments: dict[str, Any]) -> Outcome:
+def run(function: Any, job: ChunkJob, steps: int, name: str, arguments: dict[str, Any]) -> Outcome:
     """Take as long as told, in the place of what prepares a process for a task of CASA."""
     time.sleep(arguments["seconds"])
     return Outcome(
@@ -117,7 +140,7 @@ def main() -> None:
         measure(options.workers, options.chunks, options.cycles, options.seconds, bare=options.bare)
 
 
-def submit_all(client: Client, jobs: list[Job], seconds: float, count: Any) -> None:
+def submit_all(client: Client, jobs: list[ChunkJob], seconds: float, count: Any) -> None:
     """Keep a task in flight on each worker, with what Dask has for it alone."""
     waiting = iter(jobs)
     running: dict[Any, str] = {}
@@ -154,6 +177,8 @@ def measure(workers: int, chunks: int, cycles: int, seconds: float, *, bare: boo
     splitter.run = scheduling.run
     count = Count(chunks * cycles // 10)
     with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        jobs = make_jobs(chunks, Path(folder))
         cluster = stack.enter_context(
             LocalCluster(n_workers=0, dashboard_address=None, protocol="tcp")
         )
@@ -166,7 +191,6 @@ def measure(workers: int, chunks: int, cycles: int, seconds: float, *, bare: boo
             stack.callback(process.kill)
         client.wait_for_workers(workers, timeout=600)
         cube_splitter = CubeSplitter(client, workers, Listener(), journal=count)
-        jobs = [scheduling.Job(index) for index in range(chunks)]
         started, used = time.perf_counter(), time.process_time()
         for _ in range(cycles):
             if bare:
