@@ -280,10 +280,10 @@ def conditions(chunk: int | None) -> dict[str, Any]:
     }
 
 
-def earlier_rounds(path: Path, engines: Sequence[str], chunk: int | None) -> dict[str, Any]:
+def earlier_rounds(path: Path, kinds: set[str], chunk: int | None) -> dict[str, Any]:
     """Read what more rounds of the same engines, under the same conditions, are to be added to."""
     earlier: dict[str, Any] = json.loads(path.read_text())
-    wanted = {"engines": {engine(each)[0] for each in engines}, **conditions(chunk)}
+    wanted = {"engines": kinds, **conditions(chunk)}
     had = {"engines": set(earlier["times"]), **earlier}
     for what, value in wanted.items():
         if had[what] != value:
@@ -346,9 +346,10 @@ def main() -> None:
     for name in options.cases or CASES:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             engines = [*options.against, "ptclean"]
-            others = "" if "tclean" in options.against else ".others"
+            kinds = {engine(each)[0] for each in engines}
+            others = "" if "tclean" in kinds else ".others"
             path = RESULTS / f"{name}{others}.json"
-            earlier = earlier_rounds(path, engines, options.chunk) if options.more else None
+            earlier = earlier_rounds(path, kinds, options.chunk) if options.more else None
             for made in run(
                 name, CASES[name], engines, options.rounds, Path(folder), options.chunk
             ):
