@@ -29,14 +29,12 @@ from uuid import uuid4
 import dask
 from distributed import Client, LocalCluster, Worker, as_completed, get_worker
 
-from ptclean import plan
 from ptclean.imaging.chunk_job import ChunkJob
 from ptclean.planning.chunks import Chunk
 from ptclean.reporting.events import Listener
 from ptclean.workers import splitter
 from ptclean.workers.splitter import CubeSplitter, Step
 from ptclean.workers.worker import Outcome
-from simulate_ms import simulate
 
 #: Workers in one process, so that this machine holds a thousand.
 WORKERS_A_PROCESS = 125
@@ -53,6 +51,10 @@ SETTINGS = {
 
 def make_jobs(chunks: int, folder: Path) -> list[ChunkJob]:
     """Make the jobs of a cube with so many chunks, as large as they are in a run."""
+    # Only the driver needs CASA; all that serve as workers import this module.
+    from ptclean import plan
+    from simulate_ms import simulate
+
     vis = folder / "data.ms"
     simulate(vis, nchan=4)
     made = plan(

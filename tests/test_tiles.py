@@ -35,6 +35,13 @@ def make(name, shape, *, masked=True, seed=1):
     images.set_image_info(name, {"imagetype": "Intensity", "objectname": ""})
 
 
+def blank(name):
+    im = image()
+    im.open(name)
+    im.set(0.0)
+    im.done()
+
+
 def chunk(name, *, getmask):
     im = image()
     im.open(name)
@@ -68,10 +75,7 @@ def test_zeros_are_not_written():
     parts = ["line", "blank", "other line"]
     for part in parts:
         make(part, (256, 128, 1, 32), masked=False)
-    im = image()
-    im.open("blank")
-    im.set(0.0)
-    im.done()
+    blank("blank")
     _, coordinates = images.shape_and_coordinates("line")
     images.make_empty("empty", (256, 128, 1, 96), coordinates, exact=False)
     images.assemble("whole", parts, coordinates, empty="empty")
@@ -86,10 +90,7 @@ def test_zeros_are_not_written():
 def test_zeros_take_the_place_of_what_an_earlier_image_has():
     for name, seed in (("whole", 1), ("part", 2)):
         make(name, (512, 256, 1, 4), masked=False, seed=seed)
-    im = image()
-    im.open("part")
-    im.set(0.0)
-    im.done()
+    blank("part")
     _, coordinates = images.shape_and_coordinates("whole")
     images.assemble("again", ["part"], coordinates, earlier="whole")
     assert not chunk("again", getmask=False).any()

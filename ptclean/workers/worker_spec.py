@@ -217,7 +217,7 @@ def malloc_environment(glibc: str, tunables: str = "") -> dict[str, str]:
     """
     version = tuple(int(part) for part in glibc.split(".")[:2] if part.isdigit())
     old = len(version) == 2 and version < (2, 35)
-    if version and not old and _HUGE_PAGES not in tunables:
+    if version >= (2, 35) and _HUGE_PAGES not in tunables:
         tunables = ":".join(filter(None, [tunables, f"{_HUGE_PAGES}=1"]))
     return {
         **({"GLIBC_TUNABLES": tunables} if tunables else {}),
