@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,17 @@ ENDS = [
 ]
 
 
+#: Steps that workers are at while the driver is stopped, in this order, and what they write then.
+AT_WORK = [
+    ("scatter_model", 1, ["part-*/part.model*"]),
+    ("major", 1, ["part-*/part.[!m]*"]),
+    ("gather", 1, ["whole/whole.residual*", "whole/whole.mask"]),
+    ("minor", 1, ["whole/whole.residual*", "whole/whole.model*"]),
+    ("scatter_model", 1, ["part-*/part.model*"]),
+    ("finish", 1, ["whole/whole.residual*", "whole/whole.image*"]),
+]
+
+
 class Stopped(KeyboardInterrupt):
     """As if the user had."""
 
@@ -83,6 +95,26 @@ def steps_made(name: str = "", count: int = 0) -> Iterator[list[str]]:
             return
         with pytest.raises(Stopped):
             yield made
+
+
+@contextlib.contextmanager
+def stopped_at(name: str, count: int) -> Iterator[None]:
+    """Stop while workers are at a step, when it would have been made a number of times."""
+    add = Journal.add
+    left = count
+
+    def adding(journal: Journal, step: Any, value: Any) -> None:
+        nonlocal left
+        if step.name == name:
+            left -= 1
+            if not left:
+                raise Stopped
+        add(journal, step, value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "add", adding)
+        with pytest.raises(Stopped):
+            yield
 
 
 def assert_same(expected: Any, found: Any, folder: Path) -> None:
@@ -109,6 +141,27 @@ def test_no_step_is_made_twice(
         found = ptclean(**call | {"nworkers": 1})
     assert sorted(made + steps) == sorted(all_steps)
     assert_same(expected, found, tmp_path)
+
+
+@pytest.mark.parametrize("case", ["nsigma, mask", "mosaic, mtmfs"])
+def test_nothing_is_taken_over_that_is_being_written(
+    case: str, wide_ms: str, cluster: DaskClusterManager, tmp_path: Path
+) -> None:
+    """As it is where a worker of the former driver has not come to the end of its step."""
+    arguments = CALL | CASES[case]
+    expected = ptclean(wide_ms, imagename=str(tmp_path / "whole"), **arguments)
+    call = {"vis": wide_ms, "imagename": str(tmp_path / "image"), **arguments}
+    broken = set()
+    for name, count, written in AT_WORK:
+        with stopped_at(name, count):
+            ptclean(**call)
+        (attempt,) = tmp_path.glob("image.ptclean/attempt-*")
+        time.sleep(1)
+        for image in (path for pattern in written for path in attempt.glob(pattern)):
+            (image / "table.dat").unlink()
+            broken.add(image.name.split(".")[1])
+    assert broken >= {"model", "residual", "image", "mask"}
+    assert_same(expected, ptclean(**call), tmp_path)
 
 
 def test_automasks_begin_anew(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,6 +261,29 @@ def test_a_model_that_was_put_away_is_the_model(tmp_path: Path) -> None:
     now = taken(former, tmp_path / "attempt-b" / "chunk-00000")
     assert left(now) == ["core.model"]
     assert (now / "core.model" / "table.f0").read_text() == "core.kept"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_model_that_is_put_away_meanwhile_is_found(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = chunk_folder(tmp_path / "attempt-a" / "chunk-00000", "core.model", "history")
+    copytree = shutil.copytree
+    model = former / "core.model"
+
+    def put_away(path: str, *args: Any, **kwargs: Any) -> None:
+        """As the former worker does, before a copy begins or when it has ended."""
+        is_first = Path(path) == model and model.exists()
+        if is_first and when == "before":
+            model.rename(former / "core.kept")
+        copytree(path, *args, **kwargs)
+        if is_first and when == "after":
+            model.rename(former / "core.kept")
+
+    monkeypatch.setattr(shutil, "copytree", put_away)
+    now = taken(former, tmp_path / "attempt-b" / "chunk-00000")
+    assert left(now) == ["core.model", "history"]
+    assert left(former) == ["core.kept", "history"]
 
 
 def test_finished_chunks_stay_where_they_are(tmp_path: Path) -> None:

@@ -234,7 +234,8 @@ class _Attempt:
                 self._attempt = former
             else:
                 logs.post(f"What was done of the image is gone on with, from {journal.place()}")
-                take_over(os.path.join(self._work, former), self._whole, names)
+                cycles = [journal.steps_of(part.index).count("major") for part in self._parts]
+                take_over(os.path.join(self._work, former), self._whole, names, cycles)
         journal.put("attempt", self._attempt)
         for entry in os.scandir(self._work):
             if entry.name.startswith("attempt-") and entry.name != self._attempt:

@@ -148,10 +148,19 @@ class PartJob:
         return str(self.part)
 
 
+def is_start(name: str) -> bool:
+    """Tell whether an entry of a part's folder is what its major cycles start from."""
+    return _product(name) == "model"
+
+
 def is_gridded(name: str) -> bool:
-    """Tell whether an entry of a part's folder is what its major cycles leave, or start from."""
+    """Tell whether an entry of a part's folder is what its major cycles leave."""
+    return _product(name) in ("residual", "sumwt", "weight")
+
+
+def _product(name: str) -> str:
     kind, _, product = name.partition(".")
-    return kind == "part" and product.split(".")[0] in ("model", "residual", "sumwt", "weight")
+    return product.split(".")[0] if kind == "part" else ""
 
 
 class PartImager:

@@ -34,7 +34,7 @@ from ..keeping.resumption import copy_table
 from ..planning.axis import select_and_define
 from ..products.casa_io import flush, open_table
 from ..records import Record
-from .part_imager import ContinuumJob, PartImager, PartJob, is_gridded, run_step
+from .part_imager import ContinuumJob, PartImager, PartJob, is_gridded, is_start, run_step
 
 #: What a normaliser that makes an image writes into its miscellaneous information, and the imager,
 #: which makes PSF and residual in tclean, does not; images that are made later take it over.
@@ -46,6 +46,9 @@ _TAKEN_OVER = "taken-over"
 
 #: Name, before a number of steps, of the folder with the model as it was after them.
 _SAVED = "model-after-"
+
+#: Images of the whole that `WholeImage.begin` makes, and that nothing changes after it.
+_OF_BEGIN = ("psf", "pb", "sumwt", "weight")
 
 
 class StateLostError(Exception):
@@ -129,6 +132,10 @@ class WholeImage:
         with self._step():
             self._normalizer.dividemodelbyweight()
             self._adder.scattermodel()
+            for part in self.job.parts:
+                folder = os.path.dirname(self.job.prefix(part))
+                for name in filter(is_start, os.listdir(folder)):
+                    sync_tree(os.path.join(folder, name))
 
     def gather(self, *, first: bool) -> list[Record]:
         """Make the residual of the whole, and set up its mask.
@@ -392,8 +399,13 @@ def _saved_models(directory: str) -> list[int]:
     return [int(name.removeprefix(_SAVED)) for name in names if name.startswith(_SAVED)]
 
 
-def take_over(former: str, job: ContinuumJob, names: Sequence[str]) -> None:
-    """Take the images of a former attempt into a new one.
+def take_over(
+    former: str, job: ContinuumJob, names: Sequence[str], major_cycles: Sequence[int]
+) -> None:
+    """Take the images of a former attempt into a new one, but for those that are made anew.
+
+    A worker of the former attempt may still be at the step that comes next: what that writes is
+    left alone.
 
     Parameters
     ----------
@@ -403,14 +415,14 @@ def take_over(former: str, job: ContinuumJob, names: Sequence[str]) -> None:
         Of the new one, whose directory is empty.
     names : sequence of str
         Steps of the image as a whole that are complete, `begin` among them.
+    major_cycles : sequence of int
+        Major cycles that are complete, of each part.
     """
     directory = job.directory
     whole = os.path.join(directory, "whole")
     os.mkdir(whole)
     for name in os.listdir(os.path.join(former, "whole")):
-        product = name.removeprefix("whole.")
-        # The model may have been in use; a mask that was not complete is made anew.
-        if product != name and product.split(".")[0] not in ("model", "mask"):
+        if name.removeprefix("whole.").split(".")[0] in _OF_BEGIN:
             copy_table(os.path.join(former, "whole", name), os.path.join(whole, name))
     if "gather" in names:
         masks = [os.path.join(former, "whole", "whole.mask")]
@@ -426,11 +438,13 @@ def take_over(former: str, job: ContinuumJob, names: Sequence[str]) -> None:
     if job.density is not None:
         density = os.path.relpath(job.density, directory)
         copy_table(os.path.join(former, density), job.density)
-    for part in job.parts:
+    models = names.count("scatter_model")
+    for part, cycles in zip(job.parts, major_cycles, strict=True):
         folder = os.path.dirname(job.prefix(part))
         of_former = os.path.join(former, os.path.relpath(folder, directory))
         os.mkdir(folder)
-        for name in filter(is_gridded, os.listdir(of_former)):
+        is_wanted = is_start if cycles < models else is_gridded
+        for name in filter(is_wanted, os.listdir(of_former)):
             copy_table(os.path.join(of_former, name), os.path.join(folder, name))
     sync_tree(directory)
     write_bytes(os.path.join(whole, _TAKEN_OVER), b"")

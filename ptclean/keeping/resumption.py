@@ -46,6 +46,12 @@ from .workdir import refuse_if_in_use
 
 _GIB = 2**30
 
+#: Where a worker that rebuilds a chunk's tools puts away its model for a moment.
+_PUT_AWAY = "core.kept"
+
+#: How often a chunk's state is looked for that is moved while it is copied.
+_LOOKS = 3
+
 #: What the system says where the disk is at fault, and neither data nor parameters (strerror(3)).
 _OF_THE_DISK = re.compile(
     "no space left|quota exceeded|input/output error|read-only file system|stale file handle"
@@ -299,23 +305,39 @@ def take_over(chunk: TakingOver) -> None:
             # A file system without links.
             shutil.copytree(former, now)
         return
-    if os.path.isdir(now):
-        # A worker has died of it.
-        shutil.rmtree(now)
-    os.mkdir(now)
+    for looks_left in reversed(range(_LOOKS)):
+        # A worker has died of it, or something was gone before it was copied.
+        shutil.rmtree(now, ignore_errors=True)
+        os.mkdir(now)
+        try:
+            if _is_put_away(former) == _copy_state(chunk, former):
+                return
+        except (FileNotFoundError, shutil.Error):
+            if not looks_left:
+                raise
+    raise FileNotFoundError(f"{former}: the model is now here, now there; who is at work there?")
+
+
+def _copy_state(chunk: TakingOver, former: str) -> bool:
+    """Copy what a chunk goes on from; returns whether its model was put away."""
+    now = chunk.now
     saved, model = f"model-{chunk.steps}", "core.model"
     names = ["gridded.model", "window.model", "window.json", "beam.json", "cycled", "history"]
     if chunk.keeps_psf:
         names.append("core.psf")
-    # Where a worker that rebuilds its tools has put it away for a moment.
-    put_away = os.path.isdir(os.path.join(former, "core.kept"))
-    _copy(former, "core.kept" if put_away else model, now, model)
+    put_away = _is_put_away(former)
+    _copy(former, _PUT_AWAY if put_away else model, now, model)
     for name in names:
         _copy(former, name, now)
     if os.path.isdir(os.path.join(former, saved)):
         # A minor cycle has begun, before we looked or meanwhile: the model is not to be trusted.
         shutil.rmtree(os.path.join(now, model), ignore_errors=True)
         _copy(former, saved, now)
+    return put_away
+
+
+def _is_put_away(former: str) -> bool:
+    return os.path.isdir(os.path.join(former, _PUT_AWAY))
 
 
 def _copy(source: str, name: str, target: str, new_name: str = "") -> None:
