@@ -29,7 +29,7 @@ from uuid import uuid4
 import dask
 from distributed import Client, LocalCluster, Worker, as_completed, get_worker
 
-from ptclean.imaging.chunk_job import ChunkJob
+from ptclean.imaging.chunk_job import ChunkJob, CubeJob
 from ptclean.planning.chunks import Chunk
 from ptclean.reporting.events import Listener
 from ptclean.workers import splitter
@@ -68,19 +68,18 @@ def make_jobs(chunks: int, folder: Path) -> list[ChunkJob]:
         nworkers=2,
     )
     assert made.records is not None
+    cube = CubeJob(
+        run="benchmark",
+        records=made.records,
+        coordinates=made.coordinates,
+        channels=chunks,
+        directory=str(folder),
+        cleans=True,
+        restores=True,
+        corrects=False,
+    )
     return [
-        ChunkJob(
-            run="benchmark",
-            chunk=Chunk(index, index, index + 1, index, index + 1),
-            neighbours=(),
-            records=made.records,
-            coordinates=made.coordinates,
-            cube_channels=chunks,
-            directory=str(folder),
-            cleans=True,
-            restores=True,
-            corrects=False,
-        )
+        ChunkJob(cube, Chunk(index, index, index + 1, index, index + 1), ())
         for index in range(chunks)
     ]
 

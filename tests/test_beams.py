@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from casatasks import flagdata, tclean
 
-from ptclean.imaging.chunk_job import ChunkJob
-from ptclean.planning.chunks import Guards, cut
 from ptclean.products.beams import CommonBeam, as_text
 from ptclean.products.images import image_info
 from same_images import COMMON, assert_same_as_tclean, pixels
@@ -119,12 +117,3 @@ def test_constructed_beam_replaces_the_first_of_the_largest() -> None:
 def test_beam_of_a_plane_replaces_none() -> None:
     planes = [beam(2.0, 1.0, 10.0), beam(3.0, 2.0, 20.0)]
     assert CommonBeam.found(planes[1], planes) == CommonBeam(planes[1], None)
-
-
-def test_planes_of_the_cube_in_a_chunk() -> None:
-    jobs = [
-        ChunkJob("run", chunk, (), None, {}, 7, "/", cleans=False, restores=True, corrects=False)  # type: ignore[arg-type]
-        for chunk in cut(7, 3, Guards(1))
-    ]
-    assert [job.core_plane(4) for job in jobs] == [None, 1, None]
-    assert [job.core_plane(7 + 6) for job in jobs] == [None, None, 1]

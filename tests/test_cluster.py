@@ -472,6 +472,17 @@ def test_workers_are_listed_while_the_client_renews_what_it_knows():
         assert {frozenset(addresses_of(client)) for _ in range(500)} == {frozenset("01")}
 
 
+def test_names_are_asked_for_again_where_workers_are_others() -> None:
+    with DaskClusterManager(1) as manager:
+        known = addresses_of(manager.client)
+        assert addresses_of(manager.client, known) is known
+        (pid,) = manager.client.run(os.getpid).values()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: addresses_of(manager.client, known) not in ({}, known))
+        (address,) = addresses_of(manager.client, known).values()
+        assert address in manager.client.nthreads()
+
+
 def test_scheduler_address(users_cluster, monkeypatch, tmp_path):
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", users_cluster.scheduler_address)
     with DaskClusterManager(log_directory=tmp_path) as cluster:

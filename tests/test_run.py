@@ -26,7 +26,7 @@ from killing import killed_workers
 from ptclean import DaskClusterManager, ptclean
 from ptclean.errors import ChunkError
 from ptclean.imaging.chunk_imager import ChunkImager
-from ptclean.imaging.chunk_job import ChunkJob
+from ptclean.imaging.chunk_job import ChunkJob, CubeJob
 from ptclean.planning.chunks import Chunk
 from ptclean.records import ImagingRecords
 from same_images import assert_same_images
@@ -165,18 +165,17 @@ def test_killed_workers_change_nothing(
 
 def test_model_is_saved_once_where_a_minor_cycle_is_begun_again(tmp_path: Path) -> None:
     """A worker may die when it has saved the model and before the minor cycle is complete."""
-    job = ChunkJob(
+    cube = CubeJob(
         run="run",
-        chunk=Chunk(0, 0, 1, 0, 1),
-        neighbours=(),
         records=ImagingRecords({}, {}, {}, {}, {}, {"nsigma": 0.0}, {}),
         coordinates={},
-        cube_channels=1,
+        channels=1,
         directory=str(tmp_path),
         cleans=True,
         restores=False,
         corrects=False,
     )
+    job = ChunkJob(cube, Chunk(0, 0, 1, 0, 1), ())
     model = Path(f"{job.core()}.model")
     for content in ("before the cycle", "in the middle of it"):
         model.mkdir(parents=True, exist_ok=True)

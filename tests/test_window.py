@@ -20,7 +20,7 @@ from casatasks import flagdata
 from killing import killed_workers
 from ptclean import plan, ptclean
 from ptclean.imaging.chunk_imager import ChunkImager, forget, step
-from ptclean.imaging.chunk_job import ChunkJob
+from ptclean.imaging.chunk_job import ChunkJob, CubeJob
 from ptclean.imaging.window import Window
 from ptclean.planning.chunks import Chunk, neighbours
 from ptclean.records import Record
@@ -114,13 +114,11 @@ def job(lines_ms: str, tmp_path: Path) -> ChunkJob:
     made = plan(lines_ms, **arguments)
     assert made.records is not None
     assert made.data_guards is not None
-    return ChunkJob(
+    cube = CubeJob(
         run=str(tmp_path),
-        chunk=made.chunks[1],
-        neighbours=tuple(neighbours(made.chunks, made.chunks[1])),
         records=made.records,
         coordinates=made.coordinates,
-        cube_channels=NCHAN,
+        channels=NCHAN,
         directory=str(tmp_path),
         cleans=True,
         restores=False,
@@ -128,6 +126,7 @@ def job(lines_ms: str, tmp_path: Path) -> ChunkJob:
         guards=made.guards,
         data_guards=made.data_guards,
     )
+    return ChunkJob(cube, made.chunks[1], tuple(neighbours(made.chunks, made.chunks[1])))
 
 
 def controls(threshold: float) -> Record:
@@ -145,10 +144,11 @@ class Both:
 
     def __init__(self, job: ChunkJob, folder: Path) -> None:
         self.jobs = []
-        for name, data_guards in (("window", job.data_guards), ("whole", None)):
+        for name, data_guards in (("window", job.cube.data_guards), ("whole", None)):
             place = folder / name
             place.mkdir()
-            self.jobs.append(replace(job, directory=str(place), data_guards=data_guards))
+            cube = replace(job.cube, directory=str(place), data_guards=data_guards)
+            self.jobs.append(replace(job, cube=cube))
         self.imagers = [ChunkImager(each) for each in self.jobs]
         for each, imager in zip(self.jobs, self.imagers, strict=True):
             imager.begin(lastcycle=False)
@@ -257,7 +257,7 @@ def test_worker_that_is_alive_holds_up_nobody(
     lines_ms: str, job: ChunkJob, cluster: DaskClusterManager
 ) -> None:
     """Tools have locks on the images of a chunk of one channel for as long as they live."""
-    single = replace(job, chunk=job.guards.around(12, 13, NCHAN, 0), neighbours=())
+    single = replace(job, chunk=job.cube.guards.around(12, 13, NCHAN, 0), neighbours=())
     first, second = sorted(addresses_of(cluster.client).values())
 
     def on(worker: str, steps: int, name: str, **arguments: Any) -> Any:
@@ -271,11 +271,12 @@ def test_worker_that_is_alive_holds_up_nobody(
     try:
         record = on(second, 5, "minor", controls=controls(0.05))
         assert record["iterdone"] > 0
-        taken_up = set(Path(single.directory).glob("chunk-*/*scratch*/IMAGING_WEIGHT_*"))
+        place = Path(single.cube.directory)
+        taken_up = set(place.glob("chunk-*/*scratch*/IMAGING_WEIGHT_*"))
         assert taken_up
         # What the other one closes is not this one's.
         cluster.client.run(forget, single.run, workers=[first])
-        assert set(Path(single.directory).glob("chunk-*/*scratch*/IMAGING_WEIGHT_*")) == taken_up
+        assert set(place.glob("chunk-*/*scratch*/IMAGING_WEIGHT_*")) == taken_up
         on(second, 6, "major", lastcycle=False, threshold=0.02)
     finally:
         cluster.client.run(forget, single.run)

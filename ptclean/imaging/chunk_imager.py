@@ -69,10 +69,10 @@ class ChunkImager:
         self._imager: Any = None
         self._normalizer: Any = None
         self._deconvolver: Any = None
-        self._masking = MaskingImages(job.masked, job.records.deconvolution)
+        self._masking = MaskingImages(job.masked, job.cube.records.deconvolution)
         self._history = History(os.path.join(job.folder(), "history"))
         self._scratch = job.new_scratch("scratch")
-        self._window = Window(job) if job.data_guards else None
+        self._window = Window(job) if job.cube.data_guards else None
         self._controls: Record = {}
 
     def begin(self, *, lastcycle: bool) -> Begun:
@@ -135,14 +135,14 @@ class ChunkImager:
         """
         with contextlib.chdir(self._scratch):
             self._save_model()
-            if self.job.automasks:
+            if self.job.cube.automasks:
                 return self._minor_with_masks(controls)
             if self.job.chunk.channels == 1 and self._last_step == "minor":
                 # For a single channel the tool adds to the last cycle's record until it is
                 # initialized again; for more, CASA makes a deconvolver for each cycle.
                 self._deconvolver.initminorcycle()
             record = self._deconvolver.executeminorcycle(iterbotrecord=controls)
-            if self.job.records.deconvolution["nsigma"] > 0:
+            if self.job.cube.records.deconvolution["nsigma"] > 0:
                 # Of the residual before the cycle; only this tool knows it.
                 noise = self._deconvolver.initminorcycle()["nsigmathreshold"]
                 record = {**record, "nsigmathreshold": noise}
@@ -261,7 +261,7 @@ class ChunkImager:
         with contextlib.chdir(self._scratch):
             if masks is not None:
                 self._finish_masks(masks)
-            if self.job.restores:
+            if self.job.cube.restores:
                 self._restore(beam, unscaled)
             self.close()
             sync_tree(self.job.folder())
@@ -276,10 +276,10 @@ class ChunkImager:
             images.set_image_info(psf, beams.with_beam(info, [unscaled], beam))
         if beam is not None:
             self._open_deconvolver(restoringbeam=beams.as_text(beam))
-        elif self.job.automasks:
+        elif self.job.cube.automasks:
             self._open_deconvolver()
         self._deconvolver.restore()
-        if self.job.corrects:
+        if self.job.cube.corrects:
             self._deconvolver.pbcor()
         if beam is not None and unscaled is not None:
             # The tool has a lock on it.
@@ -313,7 +313,7 @@ class ChunkImager:
         next_step : str
             The one that follows; it may have been begun, and is made from its start again.
         """
-        if self.job.automasks:
+        if self.job.cube.automasks:
             self._recover_masks(steps, next_step)
             self.steps = steps
             return
@@ -433,7 +433,7 @@ class ChunkImager:
     def _make_masking_images(self, *, sidelobe: float, beam: Record) -> None:
         self._masking.make(
             self.job.core(),
-            shifted(self.job.coordinates, self.job.chunk.start - 1),
+            shifted(self.job.cube.coordinates, self.job.chunk.start - 1),
             sidelobe,
             beam,
         )
@@ -487,7 +487,7 @@ class ChunkImager:
     @property
     def _has_residual(self) -> bool:
         """Whether the residual is one of this run, not an earlier one's."""
-        return self.job.beginning.makes_residual or os.path.exists(self._cycled)
+        return self.job.cube.beginning.makes_residual or os.path.exists(self._cycled)
 
     def _clear(self, *keep: str) -> None:
         """Remove all that a former process has left, but for some names.
@@ -563,7 +563,7 @@ class ChunkImager:
         CASA writes into them, as into tclean's. It does not begin a residual's summed weights
         anew, for one thing, where they exist.
         """
-        chunk, beginning = self.job.chunk, self.job.beginning
+        chunk, beginning = self.job.chunk, self.job.cube.beginning
         core, gridded = self.job.core(), self.job.gridded
         for product, source in beginning.images.items():
             if product == "psf" and beginning.makes_psf:
@@ -581,27 +581,27 @@ class ChunkImager:
 
     def _make_images(self, *, lastcycle: bool) -> None:
         """Make PSF, primary beam and residual, with the gridded model if there is one."""
-        beginning = self.job.beginning
+        beginning = self.job.cube.beginning
         self._bring_earlier()
         if beginning.makes_psf:
             self._make_psf()
             refuse_cut(f"{self.job.gridded}.psf", str(self.job.chunk))
-            if self.job.records.gridding["gridder"] != "standard":
+            if self.job.cube.records.gridding["gridder"] != "standard":
                 # The standard gridder's is made with the PSF, in C++.
                 self._imager.makepb()
             self._normalizer.normalizeprimarybeam()
         else:
             self._open_imager()
-            if beginning.makes_residual or self.job.cleans:
+            if beginning.makes_residual or self.job.cube.cleans:
                 refuse_cut(self._probe(), str(self.job.chunk))
         made = set(beginning.made_first)
         if self._has_residual:
             self._major(lastcycle=lastcycle)
             made |= {"residual", "sumwt"}
         self._copy_out(*(product for product in IMAGER_PRODUCTS if product in made))
-        if self.job.mask:
+        if self.job.cube.mask:
             core = slice(self.job.chunk.start, self.job.chunk.stop)
-            images.cut_clean_mask(self.job.mask, self._mask, f"{self.job.core()}.psf", core)
+            images.cut_clean_mask(self.job.cube.mask, self._mask, f"{self.job.core()}.psf", core)
 
     def _make_psf(self) -> None:
         """Make the PSF, and with it the standard gridder's primary beam.
@@ -657,14 +657,14 @@ class ChunkImager:
     def _open_deconvolver(self, **changes: Any) -> None:
         # As a list: one mask by itself is refused where CASA's own exists already, as it does when
         # tools are opened anew.
-        changes["mask"] = [self._mask] if self.job.mask else ""
+        changes["mask"] = [self._mask] if self.job.cube.mask else ""
         self._deconvolver = synthesisdeconvolver()
         self._deconvolver.setupdeconvolution(
-            decpars=self.job.records.named(self.job.core()).deconvolution | changes
+            decpars=self.job.cube.records.named(self.job.core()).deconvolution | changes
         )
 
     def _begin_deconvolution(self) -> list[Record]:
-        if self.job.automasks:
+        if self.job.cube.automasks:
             self._open_deconvolver(usemask="user", nsigma=0.0)
             self._deconvolver.checkrestoringbeam()
             record = self._deconvolver.initminorcycle()
@@ -674,7 +674,7 @@ class ChunkImager:
         if self.job.deconvolves:
             self._open_deconvolver()
             self._deconvolver.checkrestoringbeam()
-        if not self.job.cleans:
+        if not self.job.cube.cleans:
             return []
         before = self._deconvolver.initminorcycle()
         self._deconvolver.setupmask()
@@ -688,7 +688,7 @@ class ChunkImager:
 
     def _fitted_beams(self) -> tuple[Record | None, list[int]]:
         """Largest beam that was fitted to a core plane, and the core planes without a fit."""
-        if not self.job.beginning.makes_psf:
+        if not self.job.cube.beginning.makes_psf:
             return None, []
         psf = f"{self.job.core() if self._is_first_pass_alone else self.job.gridded}.psf"
         chunk = self.job.first
@@ -708,14 +708,14 @@ class ChunkImager:
         single = os.path.join(self._scratch, "plane")
         images.cut(psf, f"{single}.psf", slice(channel, channel + 1), pol=pol)
         synthesisutils().fitPsfBeam(
-            imagename=single, psfcutoff=self.job.records.normalization["psfcutoff"]
+            imagename=single, psfcutoff=self.job.cube.records.normalization["psfcutoff"]
         )
         (beam,) = beams.plane_beams(images.image_info(f"{single}.psf"), 1)
         shutil.rmtree(f"{single}.psf")
         return not beams.is_missing(beam)
 
     def _major(self, *, lastcycle: bool) -> None:
-        grid_residual(self._imager, self.job.records, lastcycle=lastcycle)
+        grid_residual(self._imager, self.job.cube.records, lastcycle=lastcycle)
 
     def _copy_out(self, *products: str) -> None:
         if self._window is not None:
@@ -776,7 +776,7 @@ def step(job: ChunkJob, steps: int, name: str, arguments: Record) -> Any:
     OSError
         If the disk is full before or after it.
     """
-    require_room(job.directory)
+    require_room(job.cube.directory)
     key = (job.run, job.chunk.index)
     imager = _imagers.get(key)
     if imager is None or imager.steps != steps:
@@ -788,7 +788,7 @@ def step(job: ChunkJob, steps: int, name: str, arguments: Record) -> Any:
     _imagers[key] = imager
     try:
         result = getattr(imager, name)(**arguments)
-        require_room(job.directory)
+        require_room(job.cube.directory)
     except BaseException:
         forget(*key)
         raise

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 import uuid
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property, lru_cache
 
 from ..planning.chunks import Chunk, Guards
 from ..planning.continuing import Beginning
@@ -38,23 +41,20 @@ def limits_of_steps(at_once: AtOnce) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class ChunkJob:
-    """What a worker must know of a chunk; plain data.
+class CubeJob:
+    """What a worker must know of the cube as a whole; plain data.
+
+    Pickled once, not once for each chunk: CASA's records are most of what is sent with a task, and
+    the scheduler pickles each task by itself. So the chunks of a worker share one.
 
     Attributes
     ----------
     run : str
         Name of the run, unique among runs.
-    chunk : Chunk
-        With the guard channels that it has where models are degridded.
-    neighbours : tuple of Chunk
-        Chunks whose core channels are among this chunk's guard channels.
     records : ImagingRecords
-        Of the whole cube.
     coordinates : dict
-        Coordinate record of the whole cube.
-    cube_channels : int
-        Number of channels of the whole cube.
+        Coordinate record.
+    channels : int
     directory : str
         Work directory of the run, absolute; the same path on each worker.
     cleans : bool
@@ -62,24 +62,22 @@ class ChunkJob:
     restores, corrects : bool
         tclean's `restoration` and `pbcor`.
     mask : str or None
-        The user's clean mask on the grid of the whole cube, absolute; one channel stands for all.
+        The user's clean mask on the grid of the cube, absolute; one channel stands for all.
     automasks : bool
         Whether the masks of the minor cycles are made by CASA.
     beginning : Beginning
-        Images of the whole cube from which the run goes on.
+        Images from which the run goes on.
     guards : Guards
-        Of `chunk`, and of each part of it that is gridded by itself.
+        Of each chunk, and of each part of one that is gridded by itself.
     data_guards : Guards or None
-        Of the first pass, which knows no model, where major cycles grid no more of the chunk than
+        Of the first pass, which knows no model, where major cycles grid no more of a chunk than
         they must (:mod:`ptclean.imaging.window`). None: CASA's imager is the same throughout.
     """
 
     run: str
-    chunk: Chunk
-    neighbours: tuple[Chunk, ...]
     records: ImagingRecords
     coordinates: Record
-    cube_channels: int
+    channels: int
     directory: str
     cleans: bool
     restores: bool
@@ -90,13 +88,51 @@ class ChunkJob:
     guards: Guards = field(default_factory=Guards)
     data_guards: Guards | None = None
 
+    def __reduce__(self) -> tuple[Callable[[bytes], CubeJob], tuple[bytes]]:
+        return _unpickled, (self._pickled,)
+
+    @cached_property
+    def _pickled(self) -> bytes:
+        return pickle.dumps({each.name: getattr(self, each.name) for each in fields(self)})
+
+
+@lru_cache(maxsize=4)
+def _unpickled(pickled: bytes) -> CubeJob:
+    job = CubeJob(**pickle.loads(pickled))
+    # The scheduler passes it on.
+    vars(job)["_pickled"] = pickled
+    return job
+
+
+@dataclass(frozen=True)
+class ChunkJob:
+    """What a worker must know of a chunk; plain data.
+
+    Attributes
+    ----------
+    cube : CubeJob
+    chunk : Chunk
+        With the guard channels that it has where models are degridded.
+    neighbours : tuple of Chunk
+        Chunks whose core channels are among this chunk's guard channels.
+    """
+
+    cube: CubeJob
+    chunk: Chunk
+    neighbours: tuple[Chunk, ...]
+
+    @property
+    def run(self) -> str:
+        """Name of the run, unique among runs."""
+        return self.cube.run
+
     @property
     def first(self) -> Chunk:
         """The channels as they are gridded in the first pass."""
-        if self.data_guards is None:
-            return self.chunk
-        chunk = self.chunk
-        return self.data_guards.around(chunk.start, chunk.stop, self.cube_channels, chunk.index)
+        guards, chunk = self.cube.data_guards, self.chunk
+        if guards is None:
+            return chunk
+        return guards.around(chunk.start, chunk.stop, self.cube.channels, chunk.index)
 
     @property
     def index(self) -> int:
@@ -119,17 +155,17 @@ class ChunkJob:
     @property
     def deconvolves(self) -> bool:
         """Whether a deconvolver is wanted: for minor cycles, or to restore."""
-        return self.cleans or self.restores
+        return self.cube.cleans or self.cube.restores
 
     @property
     def has_one_beam(self) -> bool:
         """Whether the cube is restored with one beam, given or common."""
-        return beams.is_single(self.records.deconvolution["restoringbeam"])
+        return beams.is_single(self.cube.records.deconvolution["restoringbeam"])
 
     def folder(self, chunk: Chunk | None = None) -> str:
         """Directory of a chunk's images, this one's if none is given."""
         index = (chunk or self.chunk).index
-        return os.path.join(self.directory, f"chunk-{index:05d}")
+        return os.path.join(self.cube.directory, f"chunk-{index:05d}")
 
     def core(self, chunk: Chunk | None = None) -> str:
         """Prefix of a chunk's core images."""
@@ -138,7 +174,7 @@ class ChunkJob:
     @property
     def gridded(self) -> str:
         """Prefix of this chunk's gridded images, those of the first pass."""
-        if self.data_guards is None and self.chunk.gridded_channels == self.chunk.channels:
+        if self.cube.data_guards is None and self.chunk.gridded_channels == self.chunk.channels:
             return self.core()
         return os.path.join(self.folder(), "gridded")
 
@@ -154,7 +190,7 @@ class ChunkJob:
 
     def core_plane(self, plane: int) -> int | None:
         """Number of a plane of the whole cube among this chunk's, None if it is none of them."""
-        pol, channel = divmod(plane, self.cube_channels)
+        pol, channel = divmod(plane, self.cube.channels)
         if not self.chunk.start <= channel < self.chunk.stop:
             return None
         return pol * self.chunk.channels + channel - self.chunk.start

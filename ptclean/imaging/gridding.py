@@ -25,8 +25,8 @@ def gridding_records(
     job: ChunkJob, channels: Chunk, prefix: str, *, reselects: bool
 ) -> ImagingRecords:
     """Return the records for images of a range of channels, guard channels included."""
-    coordinates = shifted(job.coordinates, channels.gridded_start)
-    return job.records.named(prefix).channels(
+    coordinates = shifted(job.cube.coordinates, channels.gridded_start)
+    return job.cube.records.named(prefix).channels(
         coordinates, channels.gridded_channels, reselects=reselects
     )
 
@@ -48,7 +48,7 @@ def open_imager(job: ChunkJob, records: ImagingRecords) -> Any:
     select(imager, records)
     tapers = tapers_with_bandwidth(records)
     if tapers:
-        set_bandwidth(imager, records.channels(job.coordinates, job.cube_channels))
+        set_bandwidth(imager, records.channels(job.cube.coordinates, job.cube.channels))
     imager.defineimage(records.image, records.gridding)
     imager.normalizerinfo(records.normalization)
     if not tapers:

@@ -42,7 +42,7 @@ from ..workers.worker import Outcome
 from . import chunk_imager
 from .assembly import assemble, assemble_all, assemblies, assembly_of_model, remove_spent
 from .automask import block_of, full_blocks, speaks_of_a_chunk, stay_empty
-from .chunk_job import ChunkJob, limits_of_steps
+from .chunk_job import ChunkJob, CubeJob, limits_of_steps
 from .control import (
     ZERO_MASK,
     IterationControl,
@@ -148,26 +148,23 @@ class ParallelCubeImager:
             makes_psf=bool(plan.parameters["calcpsf"]),
             makes_residual=bool(plan.parameters["calcres"]),
         )
-        run = uuid.uuid4().hex
+        cube = CubeJob(
+            run=uuid.uuid4().hex,
+            records=self._records,
+            coordinates=plan.coordinates,
+            channels=nchan,
+            directory=attempt,
+            cleans=self._cleans,
+            restores=self._restores,
+            corrects=bool(plan.parameters["pbcor"]),
+            mask=plan.mask.image(directory) if plan.mask else None,
+            automasks=self._automasks,
+            beginning=self._beginning,
+            guards=plan.guards,
+            data_guards=plan.data_guards,
+        )
         self.jobs = tuple(
-            ChunkJob(
-                run=run,
-                chunk=chunk,
-                neighbours=tuple(neighbours(plan.chunks, chunk)),
-                records=self._records,
-                coordinates=plan.coordinates,
-                cube_channels=nchan,
-                directory=attempt,
-                cleans=self._cleans,
-                restores=self._restores,
-                corrects=bool(plan.parameters["pbcor"]),
-                mask=plan.mask.image(directory) if plan.mask else None,
-                automasks=self._automasks,
-                beginning=self._beginning,
-                guards=plan.guards,
-                data_guards=plan.data_guards,
-            )
-            for chunk in plan.chunks
+            ChunkJob(cube, chunk, tuple(neighbours(plan.chunks, chunk))) for chunk in plan.chunks
         )
 
     def run(self, history: Sequence[str]) -> tuple[Record | None, dict[str, str]]:
@@ -222,7 +219,7 @@ class ParallelCubeImager:
                 make_standin(standin, self._directory)
             if self._startmodel:
                 self._put_startmodel()
-            self._journal.put("attempt", os.path.basename(self.jobs[0].directory))
+            self._journal.put("attempt", os.path.basename(self.jobs[0].cube.directory))
         try:
             if self._cleans:
                 summary, finishing = self._clean()
@@ -244,7 +241,7 @@ class ParallelCubeImager:
             self.jobs,
             self._journal,
             self._directory,
-            self.jobs[0].directory,
+            self.jobs[0].cube.directory,
             self._splitter.map,
             "finish",
             keeps_psf=not all(map(self._journal.knows, wanted)),
@@ -389,7 +386,7 @@ class ParallelCubeImager:
         for job in self.jobs:
             block = block_of(job.chunk.start, self._block)
             parts.setdefault(block, []).append(f"{job.core()}.psf")
-        scratch = os.path.join(self.jobs[0].directory, "block")
+        scratch = os.path.join(self.jobs[0].cube.directory, "block")
         return {
             block: images.common_beam(psfs, f"{scratch}-{block}").beam
             for block, psfs in parts.items()
@@ -465,7 +462,7 @@ class ParallelCubeImager:
         if self._records.deconvolution["restoringbeam"] not in ("common", ["common"]):
             return None
         parts = [f"{job.core()}.psf" for job in self.jobs]
-        common = images.common_beam(parts, os.path.join(self.jobs[0].directory, "common"))
+        common = images.common_beam(parts, os.path.join(self.jobs[0].cube.directory, "common"))
         logs.post(f"Common beam of the cube: {', '.join(beams.as_text(common.beam))}")
         return common
 

@@ -46,7 +46,7 @@ from ..reporting.story import Story
 from ..workers.splitter import Admit, CubeSplitter, Step
 from .assembly import assemble_all, assemblies
 from .chunk_imager import forget
-from .chunk_job import ChunkJob
+from .chunk_job import ChunkJob, CubeJob
 from .control import CHANNEL_ROW, ITERATIONS_ROW
 from .imager import ParallelCubeImager
 from .savemodel import ModelsToSave
@@ -115,26 +115,20 @@ class IndependentChunks:
         self.skipped = 0
         self.models = ModelsToSave(plan.parameters)
         attempt = tempfile.mkdtemp(prefix="attempt-", dir=directory)
-        run = uuid.uuid4().hex
-        self._jobs = [
-            ChunkAlone(
-                run=run,
-                chunk=chunk,
-                neighbours=(),
-                records=plan.records,
-                coordinates=plan.coordinates,
-                cube_channels=self._shape[3],
-                directory=attempt,
-                cleans=True,
-                restores=bool(plan.parameters["restoration"]),
-                corrects=bool(plan.parameters["pbcor"]),
-                mask=plan.mask.image(directory) if plan.mask else None,
-                guards=plan.guards,
-                data_guards=plan.data_guards,
-                plan=plan,
-            )
-            for chunk in plan.chunks
-        ]
+        cube = CubeJob(
+            run=uuid.uuid4().hex,
+            records=plan.records,
+            coordinates=plan.coordinates,
+            channels=self._shape[3],
+            directory=attempt,
+            cleans=True,
+            restores=bool(plan.parameters["restoration"]),
+            corrects=bool(plan.parameters["pbcor"]),
+            mask=plan.mask.image(directory) if plan.mask else None,
+            guards=plan.guards,
+            data_guards=plan.data_guards,
+        )
+        self._jobs = [ChunkAlone(cube, chunk, (), plan=plan) for chunk in plan.chunks]
 
     def run(self, history: Sequence[str]) -> tuple[Record, dict[str, str]]:
         """Make the images of all chunks, and of them those of the cube, in the work directory.
@@ -160,7 +154,7 @@ class IndependentChunks:
         if end := journal.end():
             summary, made, _ = end
             return summary, made
-        attempt = self._jobs[0].directory
+        attempt = self._jobs[0].cube.directory
         on_workers = self._splitter.map
         if journal.steps:
             take_over_chunks(self._jobs, journal, self._directory, attempt, on_workers, _STEP)
@@ -256,7 +250,7 @@ def step(job: ChunkAlone, steps: int, name: str, arguments: Record) -> Record:
     dict
         Summary of the chunk's iteration control.
     """
-    require_room(job.directory)
+    require_room(job.cube.directory)
     make_folder(job.folder())
     inside = os.path.join(job.folder(), "alone")
     # That of a worker that has died is gone on with, as that of a driver.
@@ -276,7 +270,7 @@ def step(job: ChunkAlone, steps: int, name: str, arguments: Record) -> Record:
         shutil.copytree(density, f"{job.gridded}.{images.WEIGHT_DENSITY}", dirs_exist_ok=True)
     sync_tree(job.folder())
     shutil.rmtree(inside)
-    require_room(job.directory)
+    require_room(job.cube.directory)
     return summary
 
 
@@ -292,19 +286,19 @@ def _as_cube(job: ChunkAlone, directory: str) -> Plan:
         chunks=(Chunk(0, 0, nchan, 0, nchan),),
         shape=(*plan.shape[:3], nchan),
         coordinates=shifted(plan.coordinates, chunk.gridded_start),
-        mask=_cut_mask(job, directory) if job.mask else None,
+        mask=_cut_mask(job, directory) if job.cube.mask else None,
         independent=False,
     )
 
 
 def _cut_mask(job: ChunkJob, directory: str) -> CleanMask:
     """Cut the core and guard channels out of the cube's clean mask, if it has more than one."""
-    assert job.mask is not None
+    assert job.cube.mask is not None
     chunk = job.chunk
     target = os.path.join(directory, "cut.mask")
     shutil.rmtree(target, ignore_errors=True)
-    (*_, channels), _ = images.shape_and_coordinates(job.mask)
+    (*_, channels), _ = images.shape_and_coordinates(job.cube.mask)
     wanted = slice(chunk.gridded_start, chunk.gridded_stop) if channels > 1 else slice(0, 1)
-    images.cut(job.mask, target, wanted)
+    images.cut(job.cube.mask, target, wanted)
     nchan = chunk.gridded_channels
     return CleanMask((target,), nchan, nchan, on_grid=True)

@@ -153,7 +153,7 @@ class Window:
 
     def _reached(self, with_model: set[int]) -> set[int]:
         """Core channels whose residual the models of some channels reach."""
-        chunk, reach = self._job.chunk, self._job.guards.reach
+        chunk, reach = self._job.chunk, self._job.cube.guards.reach
         return {
             channel
             for channel in range(chunk.start, chunk.stop)
@@ -182,7 +182,7 @@ class Window:
 
     def _set(self, start: int, stop: int) -> None:
         job = self._job
-        channels = job.guards.around(start, stop, job.cube_channels, job.chunk.index)
+        channels = job.cube.guards.around(start, stop, job.cube.channels, job.chunk.index)
         if channels == self.channels:
             return
         self.close()
@@ -197,7 +197,7 @@ class Window:
                 start, stop = json.load(f)
         except FileNotFoundError:
             return None
-        return job.guards.around(start, stop, job.cube_channels, job.chunk.index)
+        return job.cube.guards.around(start, stop, job.cube.channels, job.chunk.index)
 
     # Its images
 
@@ -221,7 +221,7 @@ class Window:
         images.new_model(
             self._model,
             (*plane, self.channels.gridded_channels),
-            shifted(job.coordinates, self.channels.gridded_start),
+            shifted(job.cube.coordinates, self.channels.gridded_start),
         )
 
     def _gather_model(self) -> None:

@@ -86,12 +86,23 @@ def reports_of(client: Client) -> list[WorkerReport]:
     return [each for each in found if isinstance(each, WorkerReport)]
 
 
-def addresses_of(client: Client) -> dict[str, str]:
+def addresses_of(client: Client, known: dict[str, str] | None = None) -> dict[str, str]:
     """Return the addresses, by name, of all workers that there are.
 
+    Parameters
+    ----------
+    client : distributed.Client
+    known : dict, optional
+        What was returned before. Where the addresses are the same ones, the names are not asked
+        for: with them comes all that the scheduler knows of each worker.
+
+    Notes
+    -----
     Not by `distributed.Client.scheduler_info`: what that has fetched, the client replaces every two
     seconds by an answer that names no workers, now and then before it is returned.
     """
+    if known and client.nthreads().keys() == set(known.values()):
+        return known
     info = client.sync(client.scheduler.identity, n_workers=-1)
     return {str(worker["name"]): address for address, worker in info["workers"].items()}
 

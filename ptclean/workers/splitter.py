@@ -40,7 +40,7 @@ from .losses import Losses
 from .waiting import Waiting
 from .worker import Outcome, run
 
-#: Seconds, for each worker, for which the list of workers is good: getting it takes a twentieth.
+#: Seconds, for each worker, for which the list of workers is good: to get their names takes a twentieth.
 _LIST_IS_GOOD = 1e-3
 
 #: Chooses among workers, addresses by name, those that may be used.
@@ -156,6 +156,8 @@ class CubeSplitter:
         self._needs_less = needs_less
         self._home: dict[int, str] = {}
         self._steps_done: dict[int, int] = {}
+        #: Addresses of all workers that there are, used or not.
+        self._known: dict[str, str] = {}
         #: Workers in use, an ordered set; those of them that have no task; addresses of all.
         self._slots: dict[str, None] = {}
         self._idle: dict[str, None] = {}
@@ -364,8 +366,8 @@ class CubeSplitter:
 
     def _workers(self) -> dict[str, str]:
         """Addresses, by name, of the workers that may be used."""
-        workers = addresses_of(self._client)
-        return self._admit(workers) if self._admit else workers
+        self._known = addresses_of(self._client, self._known)
+        return self._admit(self._known) if self._admit else self._known
 
     def _renew_slots(self) -> None:
         """Look which workers there are.
