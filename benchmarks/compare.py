@@ -228,6 +228,9 @@ def run(
     size = sum(path.stat().st_size for path in vis.rglob("*") if path.is_file())
     times: dict[str, list[Any]] = {}
     images: dict[str, set[str]] = {}
+    # casa-pclean has to be told.
+    is_told = any(engine(given)[0] == "pclean" for given in engines)
+    start_and_width = channels(vis, case.arguments) if is_told else {}
     for number in range(1, rounds + 1):
         made: dict[str, Path] = {}
         for given in engines:
@@ -239,11 +242,11 @@ def run(
                 arguments |= case.own
             elif kind == "pclean":
                 arguments |= {"parallel": True, "nworkers": case.own.get("nworkers", 2)}
-                # It takes lists alone, and has to be told which channels there are.
+                # It takes lists alone.
                 arguments |= {
                     "imsize": [arguments["imsize"]] * 2,
                     "nchan": case.data["nchan"],
-                    **channels(vis, case.arguments),
+                    **start_and_width,
                 }
                 if chunk is not None:
                     arguments["cube_chunksize"] = chunk
@@ -265,6 +268,7 @@ def run(
             **conditions(chunk),
             "times": times,
             "images": {kind: sorted(found) for kind, found in images.items()},
+            "commit": commit(),
             "when": time.strftime("%Y-%m-%d"),
         }
 
@@ -280,8 +284,17 @@ def conditions(chunk: int | None) -> dict[str, Any]:
     }
 
 
+def commit() -> str:
+    """Say which ptclean this is: the commit, and whether files were changed since."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
 def earlier_rounds(path: Path, kinds: set[str], chunk: int | None) -> dict[str, Any]:
     """Read what more rounds of the same engines, under the same conditions, are to be added to."""
+    if not path.exists():
+        raise SystemExit(f"there are no rounds in {path}; begin, without --more")
     earlier: dict[str, Any] = json.loads(path.read_text())
     wanted = {"engines": kinds, **conditions(chunk)}
     had = {"engines": set(earlier["times"]), **earlier}

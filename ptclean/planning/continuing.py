@@ -81,7 +81,7 @@ class Beginning:
         Parameters
         ----------
         cleans, restores, corrects : bool
-            See :class:`ptclean.imaging.chunk_imager.ChunkJob`.
+            See :class:`ptclean.imaging.chunk_job.CubeJob`.
         """
         written = set(self.made_first)
         if cleans:

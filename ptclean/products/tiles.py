@@ -31,6 +31,11 @@ MASK = "PagedArray"
 #: Bytes of tiles that are written at once: few enough for a processor's caches.
 BLOCK_BYTES = 2**23
 
+#: Bytes that are written at once, few, as by ``cp``: for more, Linux takes larger pieces of free
+#: memory, which a virtual machine may have given back to its host (free page reporting), and then
+#: waits for: 2 GiB took 5 s in pieces of 8 MiB, and half a second in these.
+WRITE_BYTES = 2**17
+
 #: Bits of a number that is copied as one item, and their types; eight bits of a mask are one.
 _ITEMS = {1: np.uint8, 32: np.uint32, 64: np.uint64, 128: np.complex128}
 
@@ -212,7 +217,9 @@ def join(
                     if is_zero and not rows.reshape(-1).view(np.uint8).max():
                         continue
                     file.seek(target.offset(layer, stokes, row))
-                    file.write(memoryview(rows).cast("B"))
+                    content = memoryview(rows).cast("B")
+                    for start in range(0, len(content), WRITE_BYTES):
+                        file.write(content[start : start + WRITE_BYTES])
 
 
 def _elements(numbers: range, axis: int, array: Tiles) -> range:

@@ -40,7 +40,7 @@ from .losses import Losses
 from .waiting import Waiting
 from .worker import Outcome, run
 
-#: Seconds, for each worker, for which the list of workers is good: to get their names takes a twentieth.
+#: Seconds, for each worker, for which their list is good: to get it, with names, takes a twentieth.
 _LIST_IS_GOOD = 1e-3
 
 #: Chooses among workers, addresses by name, those that may be used.
