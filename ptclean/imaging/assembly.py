@@ -77,29 +77,27 @@ def assemblies(jobs: Sequence[ChunkJob], history: Sequence[str]) -> dict[str, As
     dict
         An assembly for each product that was written to.
     """
-    first = jobs[0]
-    left = first.cube.beginning.leaves(
-        cleans=first.cube.cleans, restores=first.cube.restores, corrects=first.cube.corrects
-    )
+    first, cube = jobs[0], jobs[0].cube
+    left = cube.beginning.leaves(cleans=cube.cleans, restores=cube.restores, corrects=cube.corrects)
     made = {
         product: Assembly(
-            target=os.path.join(first.cube.directory, f"cube.{product}"),
+            target=os.path.join(cube.directory, f"cube.{product}"),
             parts=tuple(f"{job.core()}.{product}" for job in jobs),
-            coordinates=first.cube.coordinates,
+            coordinates=cube.coordinates,
             history=tuple(history),
             exact=product in IMAGER_PRODUCTS,
             single_beam=product.startswith("image") and first.has_one_beam,
             known=_known_of_model(first) if product == "model" and len(jobs) > 1 else None,
-            earlier=first.cube.beginning.images.get(product),
+            earlier=cube.beginning.images.get(product),
         )
         for product in images.image_products(first.core())
         if product not in left and product != WEIGHT_DENSITY
     }
     density = f"{first.gridded}.{WEIGHT_DENSITY}"
     if os.path.isdir(density):
-        target = os.path.join(first.cube.directory, f"cube.{WEIGHT_DENSITY}")
+        target = os.path.join(cube.directory, f"cube.{WEIGHT_DENSITY}")
         made[WEIGHT_DENSITY] = Assembly(
-            target, (density,), first.cube.coordinates, tuple(history), False, False, copied=True
+            target, (density,), cube.coordinates, tuple(history), False, False, copied=True
         )
     return made
 
