@@ -7,9 +7,10 @@
     python benchmarks/compare.py --list
 
 Each run is a process of its own: the *call* is the time of the task, the *session* that of the
-process. Engines take turns, round by round, on data that have just been written, and are in memory;
-the figure is the median of the ratios within a round, with the smallest and the largest. The images
-of each round are compared with tclean's, exactly, and what is found is said.
+process. Engines take turns, round by round, each round beginning with another one, on data that
+have just been written, and are in memory; what one has written is on disk when the next begins. The
+figure is the median of the ratios within a round, with the smallest and the largest. The images of
+each round are compared with tclean's, exactly, and what is found is said.
 
 ``pclean=PYTHON`` is casa-pclean, ``mpi=PYTHON`` is tclean under ``mpirun`` with two servers: PYTHON
 is that of an environment with casa-pclean, or with casampi, mpi4py and OpenMPI. ``--chunk`` is
@@ -233,8 +234,11 @@ def run(
     start_and_width = channels(vis, case.arguments) if is_told else {}
     for number in range(1, rounds + 1):
         made: dict[str, Path] = {}
-        for given in engines:
+        first = number % len(engines)
+        for given in [*engines[first:], *engines[:first]]:
             kind, command = engine(given)
+            # ptclean waits for its images to be on disk, others do not: not for those of others.
+            os.sync()
             place = folder / f"{number}-{kind}"
             place.mkdir()
             arguments = {**case.arguments, "vis": str(vis), "imagename": str(place / "cube")}
