@@ -22,7 +22,9 @@ Measured by `make bench` on {machines}, with {versions}.
 Each run is a process of its own, and engines take turns; a figure is the median of the ratios
 within a round, with the smallest and the largest of them. *Session* is the time of the whole
 process, *call* that of the task. All have one OpenMP thread a process. The images are compared
-in the same rounds; *leave* is the largest residual that an engine stopped at.
+in the same rounds; *leave* is the largest residual that an engine stopped at. In these rounds
+ptclean came last, and waited for its images to be on disk behind what the others had left to be
+written.
 
 casa-pclean is told the frequency at which the cube starts and the width of its channels, since it
 otherwise images the first chunk's channels in each chunk (version 0.2.3, casatools 6.7.0.31); of
