@@ -289,10 +289,18 @@ def conditions(chunk: int | None) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Say which ptclean this is: the commit, and whether files were changed since."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    """Say which ptclean this is: its last commit, and whether its files were changed since."""
+
+    def git(*command: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *command, "--", "ptclean"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout.strip()
+
+    return git("log", "-1", "--format=%h") + "-changed" * bool(git("status", "--porcelain"))
 
 
 def earlier_rounds(path: Path, kinds: set[str], chunk: int | None) -> dict[str, Any]:
