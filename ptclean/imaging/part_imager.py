@@ -158,6 +158,12 @@ def is_gridded(name: str) -> bool:
     return _product(name) in ("residual", "sumwt", "weight")
 
 
+def sync_images(folder: str, are: Callable[[str], bool]) -> None:
+    """Have the images of a part's folder written to disk that are of a kind, such as `is_start`."""
+    for name in filter(are, os.listdir(folder)):
+        sync_tree(os.path.join(folder, name))
+
+
 def _product(name: str) -> str:
     kind, _, product = name.partition(".")
     return product.split(".")[0] if kind == "part" else ""
@@ -211,9 +217,7 @@ class PartImager:
                 }
             )
         # A driver that comes later adds them up again.
-        for product in os.listdir(os.path.dirname(self._prefix)):
-            if is_gridded(product):
-                sync_tree(os.path.join(os.path.dirname(self._prefix), product))
+        sync_images(os.path.dirname(self._prefix), is_gridded)
         self.steps += 1
 
     def recover(self, steps: int, next_step: str) -> None:

@@ -34,7 +34,15 @@ from ..keeping.resumption import copy_table
 from ..planning.axis import select_and_define
 from ..products.casa_io import flush, open_table
 from ..records import Record
-from .part_imager import ContinuumJob, PartImager, PartJob, is_gridded, is_start, run_step
+from .part_imager import (
+    ContinuumJob,
+    PartImager,
+    PartJob,
+    is_gridded,
+    is_start,
+    run_step,
+    sync_images,
+)
 
 #: What a normaliser that makes an image writes into its miscellaneous information, and the imager,
 #: which makes PSF and residual in tclean, does not; images that are made later take it over.
@@ -133,9 +141,7 @@ class WholeImage:
             self._normalizer.dividemodelbyweight()
             self._adder.scattermodel()
             for part in self.job.parts:
-                folder = os.path.dirname(self.job.prefix(part))
-                for name in filter(is_start, os.listdir(folder)):
-                    sync_tree(os.path.join(folder, name))
+                sync_images(os.path.dirname(self.job.prefix(part)), is_start)
 
     def gather(self, *, first: bool) -> list[Record]:
         """Make the residual of the whole, and set up its mask.

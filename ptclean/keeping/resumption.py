@@ -310,16 +310,15 @@ def take_over(chunk: TakingOver) -> None:
         shutil.rmtree(now, ignore_errors=True)
         os.mkdir(now)
         try:
-            if _is_put_away(former) == _copy_state(chunk, former):
-                return
+            _copy_state(chunk, former)
+            return
         except (FileNotFoundError, shutil.Error):
             if not looks_left:
                 raise
-    raise FileNotFoundError(f"{former}: the model is now here, now there; who is at work there?")
 
 
-def _copy_state(chunk: TakingOver, former: str) -> bool:
-    """Copy what a chunk goes on from; returns whether its model was put away."""
+def _copy_state(chunk: TakingOver, former: str) -> None:
+    """Copy what a chunk goes on from; raises FileNotFoundError if it is moved meanwhile."""
     now = chunk.now
     saved, model = f"model-{chunk.steps}", "core.model"
     names = ["gridded.model", "window.model", "window.json", "beam.json", "cycled", "history"]
@@ -333,7 +332,8 @@ def _copy_state(chunk: TakingOver, former: str) -> bool:
         # A minor cycle has begun, before we looked or meanwhile: the model is not to be trusted.
         shutil.rmtree(os.path.join(now, model), ignore_errors=True)
         _copy(former, saved, now)
-    return put_away
+    if _is_put_away(former) != put_away:
+        raise FileNotFoundError(f"{former}: the model was moved while it was copied")
 
 
 def _is_put_away(former: str) -> bool:
