@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import resource
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
@@ -27,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from casatools import image
+from compare import spread
 
 from ptclean.imaging.assembly import Assembly, assemble, assemble_all
 from ptclean.products import images
@@ -139,8 +139,7 @@ def main() -> None:
             times = f"cp -r {copied:.2f} s, with sync {synced:.2f} s, assembling {assembled:.2f} s"
             print(f"round {number + 1}: {times}", flush=True)
     for what, each in ratios.items():
-        median, low, high = statistics.median(each), min(each), max(each)
-        print(f"{median:.2f} times the time of {what} ({low:.2f} to {high:.2f})")
+        print(f"{spread(each)} times the time of {what}")
     print(f"a worker's peak of memory grew by {max(growths) / 2**20:.0f} MiB")
 
 

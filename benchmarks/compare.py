@@ -272,7 +272,6 @@ def run(
             **conditions(chunk),
             "times": times,
             "images": {kind: sorted(found) for kind, found in images.items()},
-            "commit": commit(),
             "when": time.strftime("%Y-%m-%d"),
         }
 
@@ -280,6 +279,7 @@ def run(
 def conditions(chunk: int | None) -> dict[str, Any]:
     """Say under which conditions runs are timed."""
     return {
+        "commit": commit(),
         "chunk_of_pclean": chunk,
         "machine": {"cores": os.cpu_count(), "processor": _processor()},
         "versions": {
@@ -311,8 +311,10 @@ def earlier_rounds(path: Path, kinds: set[str], chunk: int | None) -> dict[str, 
     wanted = {"engines": kinds, **conditions(chunk)}
     had = {"engines": set(earlier["times"]), **earlier}
     for what, value in wanted.items():
-        if had[what] != value:
-            raise SystemExit(f"{path} has other {what}: {had[what]}; begin anew, without --more")
+        if had.get(what) != value:
+            raise SystemExit(
+                f"{path} has other {what}: {had.get(what)}, not {value}; begin anew, without --more"
+            )
     return earlier
 
 
@@ -326,6 +328,12 @@ def joined(earlier: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
             for kind, each in found["images"].items()
         },
     }
+
+
+def spread(values: Sequence[float], digits: int = 2, unit: str = "", mark: str = "") -> str:
+    """Median, with a mark on either side, smallest and largest of some values."""
+    low, middle, high = (f"{f(values):.{digits}f}" for f in (min, statistics.median, max))
+    return f"{mark}{middle}{unit}{mark} ({low} to {high})"
 
 
 def pairs(times: dict[str, list[Any]], kind: str, which: str) -> list[tuple[float, float]]:
@@ -382,11 +390,8 @@ def main() -> None:
                 path.write_text(json.dumps(found, indent=1) + "\n")
         for kind in found["times"]:
             if kind != "ptclean":
-                each = ratios(found["times"], kind, "session")
-                print(
-                    f"{name}: {statistics.median(each):.2f} times as fast as {kind} "
-                    f"({min(each):.2f} to {max(each):.2f})"
-                )
+                said = spread(ratios(found["times"], kind, "session"))
+                print(f"{name}: {said} times as fast as {kind}")
         print(f"{name}: {found['images']}")
 
 

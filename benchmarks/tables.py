@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from compare import CASES, RESULTS, ROOT, pairs, ratios
+from compare import CASES, RESULTS, ROOT, pairs, ratios, spread
 
 _NAMES = {"tclean": "tclean", "pclean": "casa-pclean", "mpi": "tclean, mpicasa with 2 servers"}
 
@@ -22,9 +22,10 @@ Measured by `make bench` on {machines}, with {versions}.
 Each run is a process of its own, and engines take turns; a figure is the median of the ratios
 within a round, with the smallest and the largest of them. *Session* is the time of the whole
 process, *call* that of the task. All have one OpenMP thread a process. The images are compared
-in the same rounds; *leave* is the largest residual that an engine stopped at. In these rounds
-ptclean came last, and waited for its images to be on disk behind what the others had left to be
-written.
+in the same rounds; *leave* is the largest residual that an engine stopped at. ptclean alone waits
+for its images to be on disk. Where ptclean's commit is told, each run began with nothing left to be
+written; in the other rounds, which are older, ptclean came last, and waited for what the others had
+left as well.
 
 casa-pclean is told the frequency at which the cube starts and the width of its channels, since it
 otherwise images the first chunk's channels in each chunk (version 0.2.3, casatools 6.7.0.31); of
@@ -41,23 +42,22 @@ that its time is not given.
 """
 
 
-def spread(values: Sequence[float], digits: int, unit: str = "") -> str:
-    """Median, smallest and largest of some values."""
-    low, middle, high = (f"{f(values):.{digits}f}" for f in (min, statistics.median, max))
-    return f"**{middle}{unit}** ({low} to {high})"
-
-
 def name_of(result: dict[str, Any], kind: str) -> str:
     """Say what ptclean was compared with."""
     chunk = result.get("chunk_of_pclean")
     return _NAMES[kind] + f", {chunk} channels a chunk" * (kind == "pclean" and chunk is not None)
 
 
+def others(result: dict[str, Any]) -> list[str]:
+    """Engines that ptclean was compared with, always in the same order."""
+    return [kind for kind in _NAMES if kind in result["times"]]
+
+
 def row(result: dict[str, Any], kind: str) -> str:
     """One line of the table."""
 
     def figure(which: str) -> str:
-        return spread(ratios(result["times"], kind, which), 2)
+        return spread(ratios(result["times"], kind, which), mark="**")
 
     case = CASES[result["case"]]
     images = result["images"]
@@ -65,11 +65,12 @@ def row(result: dict[str, Any], kind: str) -> str:
     goal = case.goal if kind == "tclean" else "1.00"
     if case.slack and kind == "tclean":
         longer = [ours - other for other, ours in pairs(result["times"], kind, "session")]
-        goal += f": {spread(longer, 1, ' s')}"
+        goal += f": {spread(longer, 1, ' s', '**')}"
     rounds = len(result["times"]["ptclean"])
+    measured = result["when"] + (f", {result['commit']}" if "commit" in result else "")
     return (
         f"| {result['says']} ({rounds} rounds) | {name_of(result, kind)} | {figure('session')} | "
-        f"{figure('call')} | {goal} | {said} | {result['when']} |"
+        f"{figure('call')} | {goal} | {said} | {measured} |"
     )
 
 
@@ -83,8 +84,7 @@ def plot(results: Sequence[dict[str, Any]]) -> None:
     bars = [
         (f"{each['case']}, {name_of(each, kind)}", ratios(each["times"], kind, "session"))
         for each in results
-        for kind in each["times"]
-        if kind != "ptclean"
+        for kind in others(each)
     ]
     figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.35 * len(bars)), layout="constrained")
     for place, (_, each) in enumerate(bars):
@@ -118,7 +118,7 @@ def main() -> None:
         machines=" and ".join(sorted(machines)), versions=", or ".join(sorted(versions))
     )
     plot(results)
-    rows = [row(each, kind) for each in results for kind in each["times"] if kind != "ptclean"]
+    rows = [row(each, kind) for each in results for kind in others(each)]
     (ROOT / "docs" / "benchmarks.md").write_text(text + "\n".join(rows) + "\n")
 
 
