@@ -23,7 +23,7 @@ from distributed import Client, LocalCluster
 from killing import Driver, wait_until_gone, worker_processes
 from ptclean import plan, ptclean
 from ptclean.errors import ImageInUseError, LeftoverError
-from ptclean.imaging import chunk_imager
+from ptclean.imaging import at_work
 from ptclean.keeping.journal import Journal
 from same_images import assert_same_images, assert_same_return
 from simulated import simulate
@@ -127,7 +127,7 @@ def test_killed_driver_whose_workers_stay(
 
 def chunks_at_hand() -> int:
     """Chunks whose tools are open in a worker."""
-    return len(chunk_imager._imagers)
+    return len(at_work._at_work)
 
 
 def test_driver_killed_time_and_again_with_automasking(line_ms: str, tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from compare_images import compare_image_sets
 from killing import killed_workers
 from ptclean import DaskClusterManager, ptclean
 from ptclean.errors import ChunkError
-from ptclean.imaging.chunk_imager import ChunkImager
 from ptclean.imaging.chunk_job import ChunkJob, CubeJob
+from ptclean.imaging.model_copies import ModelCopies
 from ptclean.planning.chunks import Chunk
 from ptclean.records import ImagingRecords
 from same_images import assert_same_images
@@ -180,7 +180,7 @@ def test_model_is_saved_once_where_a_minor_cycle_is_begun_again(tmp_path: Path) 
     for content in ("before the cycle", "in the middle of it"):
         model.mkdir(parents=True, exist_ok=True)
         (model / "pixels").write_text(content)
-        ChunkImager(job)._save_model()
+        ModelCopies(job).save(0)
     saved = Path(job.folder()) / "model-0"
     assert (saved / "pixels").read_text() == "before the cycle"
 

@@ -13,7 +13,7 @@ import pytest
 from casatasks import tclean
 
 from ptclean import DaskClusterManager, plan, ptclean
-from ptclean.imaging import chunk_imager
+from ptclean.imaging import at_work
 from ptclean.imaging.imager import ParallelCubeImager
 from same_images import (
     assert_same_as_tclean,
@@ -113,7 +113,7 @@ def test_taper_survives_lost_tools(
     phase = ParallelCubeImager._phase
 
     def forgetful(self: ParallelCubeImager, *args: Any) -> Any:
-        cluster.client.run(chunk_imager.forget, self.jobs[0].run)
+        cluster.client.run(at_work.forget, self.jobs[0].run)
         return phase(self, *args)
 
     monkeypatch.setattr(ParallelCubeImager, "_phase", forgetful)

@@ -19,7 +19,8 @@ from casatasks import flagdata
 
 from killing import killed_workers
 from ptclean import plan, ptclean
-from ptclean.imaging.chunk_imager import ChunkImager, forget, step
+from ptclean.imaging.at_work import forget
+from ptclean.imaging.chunk_imager import ChunkImager, step
 from ptclean.imaging.chunk_job import ChunkJob, CubeJob
 from ptclean.imaging.window import Window
 from ptclean.planning.chunks import Chunk, neighbours

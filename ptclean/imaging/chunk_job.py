@@ -167,6 +167,11 @@ class ChunkJob:
         index = (chunk or self.chunk).index
         return os.path.join(self.cube.directory, f"chunk-{index:05d}")
 
+    @property
+    def place(self) -> str:
+        """Directory of the chunk's images, there as long as the chunk is wanted."""
+        return self.folder()
+
     def core(self, chunk: Chunk | None = None) -> str:
         """Prefix of a chunk's core images."""
         return os.path.join(self.folder(chunk), "core")

@@ -36,7 +36,7 @@ from ..records import Record
 from ..reporting.events import Cycle, Listener, Phase, cycle_of, task_of, told
 from ..reporting.story import Story
 from ..workers.splitter import Admit, CubeSplitter, Step
-from . import part_imager, whole_image
+from . import at_work, whole_image
 from .control import IterationControl, separate_planes
 from .part_imager import ContinuumJob, PartJob
 from .savemodel import ModelsToSave
@@ -192,7 +192,7 @@ class _Attempt:
             listener,
             journal=journal if self._whole.keeps_state else None,
             step=whole_image.step,
-            forget=part_imager.forget,
+            forget=at_work.forget,
             needs_less="use fewer workers (nworkers)",
             admit=admit,
         )

@@ -7,7 +7,9 @@ divide steps must not be called.
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import shutil
+from typing import Any, Protocol
 
 from casatools import synthesisimager
 
@@ -54,6 +56,50 @@ def open_imager(job: ChunkJob, records: ImagingRecords) -> Any:
     if not tapers:
         imager.setweighting(**records.weighting)
     return imager
+
+
+class Begin(Protocol):
+    """Opens an imager."""
+
+    def __call__(self, *, reselects: bool) -> Any:
+        """Open one anew, with nothing of a former one; returns CASA's tool."""
+
+
+def make_psf(begin: Begin, begun: str, *, reselects: bool) -> None:
+    """Make a PSF, with all data if it fails with those that its channels need.
+
+    For channels at the ends of the data CASA may select data that it cannot read: it raises ("A
+    nasty Visbuffer2 error occured"), or the process crashes. Then, and so after a worker has died
+    of something else, it is given all of them.
+
+    Parameters
+    ----------
+    begin : callable
+    begun : str
+        File that is there while the PSF is made, and after a process has died of it.
+    reselects : bool
+        As for `ImagingRecords.channels`.
+    """
+    reselects = reselects and not os.path.exists(begun)
+    with open(begun, "w"):
+        pass
+    imager = begin(reselects=reselects)
+    try:
+        imager.makepsf()
+    except RuntimeError:
+        if not reselects:
+            raise
+        begin(reselects=False).makepsf()
+    os.remove(begun)
+
+
+def clear_scratch(folder: str) -> None:
+    """Remove what a former imager has left: an imager takes over tables of weights it finds."""
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.remove(entry.path)
 
 
 def gather_model(job: ChunkJob, channels: Chunk, target: str) -> None:

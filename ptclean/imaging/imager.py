@@ -39,7 +39,7 @@ from ..reporting.events import Cycle, Listener, Listeners, Phase, Task, cycle_of
 from ..reporting.story import Story
 from ..workers.splitter import Admit, CubeSplitter, Step
 from ..workers.worker import Outcome
-from . import chunk_imager
+from . import at_work, chunk_imager
 from .assembly import assemble, assemble_all, assemblies, assembly_of_model, remove_spent
 from .automask import block_of, full_blocks, speaks_of_a_chunk, stay_empty
 from .chunk_job import ChunkJob, CubeJob, limits_of_steps
@@ -121,7 +121,7 @@ class ParallelCubeImager:
                 self._listener,
                 journal=self._journal,
                 step=chunk_imager.step,
-                forget=chunk_imager.forget,
+                forget=at_work.forget,
                 limits=self._limits,
                 admit=admit,
             )

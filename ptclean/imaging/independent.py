@@ -45,7 +45,7 @@ from ..reporting.events import Listener, Phase, task_of, told
 from ..reporting.story import Story
 from ..workers.splitter import Admit, CubeSplitter, Step
 from .assembly import assemble_all, assemblies
-from .chunk_imager import forget
+from .at_work import forget
 from .chunk_job import ChunkJob, CubeJob
 from .control import CHANNEL_ROW, ITERATIONS_ROW
 from .imager import ParallelCubeImager

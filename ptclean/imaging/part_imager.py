@@ -19,11 +19,10 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from casatools import synthesisimager
 
-from ..keeping.disk import require_room
 from ..keeping.durable import sync_tree
 from ..keeping.workdir import make_folder
 from ..planning.axis import select_and_define
@@ -104,6 +103,11 @@ class ContinuumJob:
         return len(self.parts)
 
     @property
+    def place(self) -> str:
+        """Directory that is there as long as the run is wanted."""
+        return self.run
+
+    @property
     def cost(self) -> int:
         """Before the parts, where there is a choice."""
         return 1 + sum(part.nrows for part in self.parts)
@@ -133,6 +137,11 @@ class PartJob:
     def index(self) -> int:
         """Position among the parts."""
         return self.part.index
+
+    @property
+    def place(self) -> str:
+        """Directory that is there as long as the run is wanted."""
+        return self.run
 
     @property
     def cost(self) -> int:
@@ -277,76 +286,3 @@ class PartImager:
             if density is not None:
                 self._imager.setweightdensity(density)
             self._imager.makepsf()
-
-
-class Worked(Protocol):
-    """What has steps and lives in a worker between them."""
-
-    steps: int
-
-    def recover(self, steps: int, next_step: str) -> None:
-        """Take up what another worker has begun."""
-
-    def close(self) -> None:
-        """Close CASA's tools."""
-
-
-_at_work: dict[tuple[str, int], Worked] = {}
-
-
-def run_step(
-    make: Callable[[Any], Worked], job: Any, steps: int, name: str, arguments: Record
-) -> Any:
-    """Run one step of a part, or of the whole image.
-
-    Parameters
-    ----------
-    make : callable
-        Makes what the job asks for.
-    job : PartJob or ContinuumJob
-    steps : int
-        Steps of the job that are complete.
-    name : str
-        Name of a method.
-    arguments : dict
-        Its arguments.
-
-    Returns
-    -------
-    Any
-        What the method returns.
-
-    Raises
-    ------
-    OSError
-        If the disk is full before or after it.
-    """
-    require_room(os.path.dirname(job.run))
-    key = (job.run, job.index)
-    worked = _at_work.get(key)
-    if worked is None or worked.steps != steps:
-        _forget_gone()
-        forget(*key)
-        worked = make(job)
-        if steps:
-            worked.recover(steps, name)
-    _at_work[key] = worked
-    try:
-        result = getattr(worked, name)(**arguments)
-        require_room(os.path.dirname(job.run))
-    except BaseException:
-        forget(*key)
-        raise
-    return result
-
-
-def _forget_gone() -> None:
-    """Close what this worker holds of attempts that others have gone on from."""
-    for key in [key for key in _at_work if not os.path.isdir(key[0])]:
-        _at_work.pop(key).close()
-
-
-def forget(run: str, index: int | None = None) -> None:
-    """Close what this worker holds of a run, or of one job of it."""
-    for key in [k for k in _at_work if k[0] == run and index in (None, k[1])]:
-        _at_work.pop(key).close()

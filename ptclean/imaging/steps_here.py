@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ..keeping.journal import Journal
 from ..reporting.events import Task
 from ..workers.splitter import Job, Step
-from . import chunk_imager
+from . import at_work, chunk_imager
 from .chunk_job import ChunkJob
 
 
@@ -112,4 +112,4 @@ class StepsHere:
 
     def forget(self, job: Job, *, wait: bool) -> None:
         """Close CASA's tools of a run; `wait` is of no interest here."""
-        chunk_imager.forget(job.run)
+        at_work.forget(job.run)

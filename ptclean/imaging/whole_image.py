@@ -34,13 +34,13 @@ from ..keeping.resumption import copy_table
 from ..planning.axis import select_and_define
 from ..products.casa_io import flush, open_table
 from ..records import Record
+from .at_work import run_step
 from .part_imager import (
     ContinuumJob,
     PartImager,
     PartJob,
     is_gridded,
     is_start,
-    run_step,
     sync_images,
 )
 

@@ -27,7 +27,15 @@ from ..planning.axis import shifted
 from ..planning.chunks import Chunk
 from ..products import images
 from .chunk_job import IMAGER_PRODUCTS, ChunkJob
-from .gridding import gather_model, grid_residual, gridding_records, open_imager, refuse_cut
+from .gridding import (
+    clear_scratch,
+    gather_model,
+    grid_residual,
+    gridding_records,
+    make_psf,
+    open_imager,
+    refuse_cut,
+)
 from .history import Components, components, write_model
 
 _RANGE = "window.json"
@@ -239,42 +247,28 @@ class Window:
         self._copy_residual()
 
     def _begin(self, *, reselects: bool) -> None:
-        """Open an imager and make the PSF, with all data if the right ones fail.
+        """Open an imager and make the PSF.
 
         The PSF is of no use, but without it CASA weighs the residual otherwise where channels have
-        flags of their own. As for that of the chunk, CASA may select data that it cannot read.
+        flags of their own.
         """
-        begun = os.path.join(self._job.folder(), _BEGUN)
-        reselects = reselects and not os.path.exists(begun)
-        with open(begun, "w"):
-            pass
-        self._open(reselects=reselects)
-        try:
-            self._make_psf()
-        except RuntimeError:
-            if not reselects:
-                raise
-            self.close()
-            self._open(reselects=False)
-            self._make_psf()
-        os.remove(begun)
         assert self.channels is not None
+        os.makedirs(self._scratch, exist_ok=True)
+        with contextlib.chdir(self._scratch):
+            begun = os.path.join(self._job.folder(), _BEGUN)
+            make_psf(self._open, begun, reselects=reselects)
         refuse_cut(f"{self._prefix}.psf", str(self.channels))
 
-    def _open(self, *, reselects: bool) -> None:
+    def _open(self, *, reselects: bool) -> Any:
         assert self.channels is not None
-        shutil.rmtree(self._scratch, ignore_errors=True)
-        os.mkdir(self._scratch)
+        self.close()
+        clear_scratch(self._scratch)
         self._remove(*IMAGER_PRODUCTS, "gridwt")
         self._records = gridding_records(
             self._job, self.channels, self._prefix, reselects=reselects
         )
-        with contextlib.chdir(self._scratch):
-            self._imager = open_imager(self._job, self._records)
-
-    def _make_psf(self) -> None:
-        with contextlib.chdir(self._scratch):
-            self._imager.makepsf()
+        self._imager = open_imager(self._job, self._records)
+        return self._imager
 
     def _copy_residual(self) -> None:
         """Bring the core channels' residual to the chunk's."""

@@ -7,7 +7,7 @@ The only module that submits tasks. A piece is a chunk of a cube's channels
 worker that took its first step, and hold locks on its images, so its further steps go there. When a
 worker dies, Dask runs its task again elsewhere, and so is each further step of its chunks; the
 tools are then rebuilt from disk as they were after the chunk's last complete step
-(:func:`ptclean.imaging.chunk_imager.step`). Where workers die of it time and again, for want of
+(:mod:`ptclean.imaging.at_work`). Where workers die of it time and again, for want of
 memory as far as is known, fewer pieces are in flight from then on, before the run is given up.
 
 Tasks that end while others are dealt with are taken together, their results fetched at once and the
@@ -114,8 +114,8 @@ class CubeSplitter:
     journal : Journal, optional
         Keeps what each step returned, before anybody is told of it.
     step, forget : callable
-        What workers execute; as :func:`ptclean.imaging.chunk_imager.step` and `forget` there. They
-        are not needed for `map` alone.
+        What workers execute; as :func:`ptclean.imaging.chunk_imager.step` and
+        :func:`ptclean.imaging.at_work.forget`. They are not needed for `map` alone.
     limits : mapping of str, optional
         Most tasks in flight of the steps of some names, where memory does not hold as many as there
         are workers; the fewest of them also where chunks are taken up whose worker is gone.
