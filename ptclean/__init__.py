@@ -19,7 +19,7 @@ _PUBLIC = {
     "plan": "ptclean.run",
     "report": "ptclean.reporting.run_report",
     "Report": "ptclean.reporting.run_report",
-    "Plan": "ptclean.planning.cube_plan",
+    "Plan": "ptclean.planning.plan",
     "DaskClusterManager": "ptclean.workers.cluster",
     "ParallelCubeImager": "ptclean.imaging.imager",
     "job_script_prologue": "ptclean.workers.cluster",

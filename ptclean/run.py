@@ -53,7 +53,8 @@ from .planning.axis import casa_memory, one_imager
 from .planning.cleanmask import resolve
 from .planning.continuum_plan import ContinuumPlan, make_continuum_plan
 from .planning.continuum_scope import CONTINUUM
-from .planning.cube_plan import Plan, make_plan
+from .planning.cube_plan import make_plan
+from .planning.plan import Plan
 from .planning.scope import is_predicted
 from .planning.sizing import Machine
 from .products import images

@@ -8,7 +8,7 @@ import random
 from typing import Any
 
 from ptclean.planning.chunks import Chunk, Guards
-from ptclean.planning.cube_plan import Plan
+from ptclean.planning.plan import Plan
 from ptclean.reporting.events import Cycle, Loss, Phase, Task
 from ptclean.reporting.run_record import RunRecorder
 from ptclean.workers.worker import Outcome

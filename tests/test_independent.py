@@ -19,7 +19,7 @@ from ptclean import DaskClusterManager, plan, ptclean
 from ptclean.imaging.independent import join_summaries
 from ptclean.planning import cube_plan
 from ptclean.planning.chunks import Chunk, Guards
-from ptclean.planning.cube_plan import reason_for_one_control
+from ptclean.planning.independence import reason_for_one_control
 from same_images import COMMON, assert_same_images, pixels
 
 THRESHOLD = 0.02

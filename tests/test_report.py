@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from made_up_run import made_up_run
 from ptclean import DaskClusterManager, ptclean, report
 from ptclean.errors import ParameterError
-from ptclean.planning.cube_plan import Plan
+from ptclean.planning.plan import Plan
 from ptclean.reporting import pictures
 from ptclean.reporting.report_page import page
 from ptclean.reporting.run_record import FILE, RunRecorder, from_ranges, keep, load, ranges

@@ -389,7 +389,7 @@ def test_data_that_cannot_be_written_to(
 ) -> None:
     """tclean says so before it begins, not after hours."""
     arguments = {"imagename": str(tmp_path / "cube"), "nworkers": 2} | CUBE
-    monkeypatch.setattr("ptclean.planning.cube_plan.os.access", lambda path, mode: False)
+    monkeypatch.setattr("ptclean.planning.reasons.os.access", lambda path, mode: False)
     made = plan(line_ms, savemodel="modelcolumn", **arguments)
     assert made.serial == f"savemodel='modelcolumn', and {line_ms} cannot be written to"
     assert plan(line_ms, **arguments).serial is None

@@ -30,7 +30,7 @@ from ..keeping.resumption import take_over_chunks
 from ..planning.axis import selected_imager
 from ..planning.chunks import neighbours
 from ..planning.continuing import Beginning, startmodel_path
-from ..planning.cube_plan import Plan
+from ..planning.plan import Plan
 from ..planning.scope import AUTOMASK
 from ..planning.standin import make_standin, with_standins
 from ..products import beams, images

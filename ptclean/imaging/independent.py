@@ -13,7 +13,7 @@ goes: tclean takes the largest residual and the highest sidelobe of the cube for
 those of the chunk; and `niter` and `nmajor` hold for each chunk.
 
 Does not cover what is of the whole cube
-(:func:`ptclean.planning.cube_plan.reason_for_one_control`).
+(:func:`ptclean.planning.independence.reason_for_one_control`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ..keeping.workdir import make_folder
 from ..planning.axis import shifted
 from ..planning.chunks import Chunk
 from ..planning.cleanmask import CleanMask
-from ..planning.cube_plan import Plan
+from ..planning.plan import Plan
 from ..products import images
 from ..records import Record
 from ..reporting.events import Listener, Phase, task_of, told

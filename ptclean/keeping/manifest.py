@@ -17,7 +17,7 @@ import casatools
 
 from .. import __version__
 from ..errors import PtcleanError
-from ..planning.cube_plan import Plan
+from ..planning.plan import Plan
 from .durable import write_json
 from .encoding import decode, encode
 from .fingerprint import digests

@@ -36,8 +36,9 @@ from ..errors import (
     TaskError,
 )
 from ..planning.continuum_plan import ContinuumPlan, fit_again
-from ..planning.cube_plan import Plan, available_space
+from ..planning.plan import Plan
 from ..planning.sizing import USABLE_OF_LIMIT, Machine
+from ..planning.space import available_space
 from .disk import FELL_SHORT
 from .durable import sync_directory
 from .journal import Journal, JournalError

@@ -23,11 +23,12 @@ from . import memory
 from .axis import CubeAxes, resolve_axes, summarize_data
 from .checks import check_folder, check_parameters, check_products, check_size, is_image
 from .continuum_scope import is_continued, reason_for_serial
-from .cube_plan import Plan, available_space, outputs, reason_in_access
 from .memory import ImageSize, worker_memory
 from .partition import Part, choose_parts, cut_rows, has_simultaneous_fields, have_all_times
+from .plan import Plan
+from .reasons import reason_in_access
 from .sizing import USABLE_OF_LIMIT, Machine, tclean_seconds
-from .space import continuum_space
+from .space import available_space, continuum_space, outputs
 
 _GIB = 2**30
 

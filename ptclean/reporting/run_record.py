@@ -23,7 +23,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import ParameterError
-from ..planning.cube_plan import Plan
+from ..planning.plan import Plan
 from ..products import images
 from ..records import Record
 from ..workers.worker import Outcome
