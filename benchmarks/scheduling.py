@@ -32,9 +32,9 @@ from distributed import Client, LocalCluster, Worker, as_completed, get_worker
 from ptclean.imaging.chunk_job import ChunkJob, CubeJob
 from ptclean.planning.chunks import Chunk
 from ptclean.reporting.events import Listener
+from ptclean.steps import Outcome, Step
 from ptclean.workers import splitter
-from ptclean.workers.splitter import CubeSplitter, Step
-from ptclean.workers.worker import Outcome
+from ptclean.workers.splitter import CubeSplitter
 
 #: Workers in one process, so that this machine holds a thousand.
 WORKERS_A_PROCESS = 125

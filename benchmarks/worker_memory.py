@@ -26,7 +26,7 @@ from unittest import mock
 from ptclean import DaskClusterManager, plan, ptclean
 from ptclean.reporting.events import Task
 from ptclean.reporting.run_record import RunRecorder
-from ptclean.workers.worker import Outcome
+from ptclean.steps import Outcome
 from simulate_ms import simulate
 
 _MIB = 2**20

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    from .call import recipe
+    from . import recipe
 
     words = options.module or options.recipe
     if words[:1] == ["--"]:

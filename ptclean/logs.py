@@ -17,10 +17,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .reporting.terminal import bars_aside
+from .terminal import bars_aside
 
 if TYPE_CHECKING:
-    from .workers.worker import Outcome
+    from .steps import Outcome
 
 #: Priorities of the lines that are repeated in the user's log.
 ALARMING = frozenset({"WARN", "SEVERE"})

@@ -36,6 +36,7 @@ from .imaging.savemodel import (
     save,
 )
 from .keeping.disk import (
+    available_space,
     failures_explained,
     has_colons,
     has_links,
@@ -149,9 +150,11 @@ def _planned(parameters: dict[str, Any]) -> Plan:
     """Make the plan of a call, or take that of the work that it goes on with."""
     leftover = find_leftover(parameters)
     if leftover:
-        return leftover.plan(parameters, _machine(parameters))
-    with one_imager:
-        return _make_plan(parameters)
+        made = leftover.plan(parameters, _machine(parameters))
+    else:
+        with one_imager:
+            made = _make_plan(parameters)
+    return made if made.serial else replace(made, free_space=available_space(made.imagename))
 
 
 def _reason_in_file_system(made: Plan) -> str | None:

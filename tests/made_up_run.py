@@ -11,7 +11,7 @@ from ptclean.planning.chunks import Chunk, Guards
 from ptclean.planning.plan import Plan
 from ptclean.reporting.events import Cycle, Loss, Phase, Task
 from ptclean.reporting.run_record import RunRecorder
-from ptclean.workers.worker import Outcome
+from ptclean.steps import Outcome
 
 
 def made_up_run(

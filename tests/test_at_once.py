@@ -20,7 +20,8 @@ from ptclean import DaskClusterManager, plan
 from ptclean.planning.memory import WORKER_BASE, AtOnce, StepMemory, tasks_at_once
 from ptclean.planning.sizing import Machine
 from ptclean.reporting.events import Listener
-from ptclean.workers.splitter import CubeSplitter, Step
+from ptclean.steps import Step
+from ptclean.workers.splitter import CubeSplitter
 from same_images import assert_same_as_tclean
 
 LIMITS = {"heavy": 1, "light": 3}

@@ -24,7 +24,8 @@ from ptclean.imaging.automask import (
     without_stand_in,
 )
 from ptclean.imaging.history import Entry, History
-from ptclean.workers.splitter import CubeSplitter, Step
+from ptclean.steps import Step
+from ptclean.workers.splitter import CubeSplitter
 from same_images import assert_same_images, assert_same_return, pieces, pixels
 
 #: ALMA's parameters for its shorter baselines; a cube of six channels, one without emission.

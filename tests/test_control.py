@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from ptclean.imaging.control import (
     IterationControl,
-    block_channels,
     changed_channels,
     idle_again,
     join_execution,
@@ -22,6 +21,7 @@ from ptclean.imaging.control import (
     unchanged,
     with_noise_of,
 )
+from ptclean.planning.blocks import block_channels
 from ptclean.products import images
 
 #: Names of the rows of CASA's tables of minor cycles; their number depends on the version.

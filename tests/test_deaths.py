@@ -23,8 +23,9 @@ from ptclean import DaskClusterManager
 from ptclean.errors import ChunkError
 from ptclean.planning.chunks import Chunk
 from ptclean.reporting.events import Listener
+from ptclean.steps import Step
 from ptclean.workers.deaths import Death, KernelKills, Seen, is_of_memory
-from ptclean.workers.splitter import CubeSplitter, Step
+from ptclean.workers.splitter import CubeSplitter
 
 GIB = 2**30
 
@@ -121,7 +122,7 @@ group, at_work = sys.argv[1:]
 Path(group, "cgroup.procs").write_text(str(os.getpid()))
 import dask
 from ptclean import DaskClusterManager
-from ptclean.workers.splitter import Step
+from ptclean.steps import Step
 from test_deaths import Job, greedy, splitter
 
 steps = [Step(Job(at_work, index), "now and then") for index in range(3)]

@@ -25,7 +25,7 @@ from ptclean.keeping.fingerprint import digests
 from ptclean.keeping.journal import Journal, JournalError
 from ptclean.keeping.resumption import TakingOver, keeps, remove_former, take_over
 from ptclean.planning.chunks import Chunk
-from ptclean.workers.splitter import Step
+from ptclean.steps import Step
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 ARRAYS = hnp.arrays(

@@ -22,8 +22,8 @@ from ptclean import DaskClusterManager, logs, ptclean, report
 from ptclean.logs import LogLine
 from ptclean.reporting.events import Cycle, Loss, Phase, Task, cycle_of
 from ptclean.reporting.story import MESSAGES_OF_AN_ORIGIN, Story, describe_cycle
+from ptclean.steps import Outcome
 from ptclean.workers.losses import Losses
-from ptclean.workers.worker import Outcome
 
 CUBE: dict[str, Any] = {
     "datacolumn": "data",

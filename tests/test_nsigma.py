@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptclean import plan
-from ptclean.imaging.control import block_channels
+from ptclean.planning.blocks import block_channels
 from ptclean.planning.chunks import Guards, cut, cut_at_blocks
 from ptclean.planning.memory import ImageSize
 from ptclean.planning.sizing import Machine, size_run

@@ -20,13 +20,13 @@ from distributed import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptclean import DaskClusterManager, ptclean
+from ptclean import DaskClusterManager, ptclean, terminal
 from ptclean.errors import ParameterError
-from ptclean.reporting import progress, terminal
+from ptclean.reporting import progress
 from ptclean.reporting.events import Cycle, Phase, Task
 from ptclean.reporting.progress import Bar, TimeLeft, chosen
 from ptclean.reporting.story import SECONDS_BETWEEN_LINES, Tenths
-from ptclean.workers.worker import Outcome
+from ptclean.steps import Outcome
 
 CUBE: dict[str, Any] = {
     "datacolumn": "data",

@@ -15,8 +15,8 @@ from killing import wait_until, worker_processes
 from ptclean import DaskClusterManager
 from ptclean.errors import ChunkError
 from ptclean.reporting.events import Listener, Task
-from ptclean.workers.splitter import CubeSplitter, Step
-from ptclean.workers.worker import Outcome
+from ptclean.steps import Outcome, Step
+from ptclean.workers.splitter import CubeSplitter
 
 
 def take_time(job: Job, steps: int, name: str, arguments: dict[str, Any]) -> int:

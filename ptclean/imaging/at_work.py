@@ -15,18 +15,11 @@ from typing import Any, Protocol
 
 from ..keeping.disk import require_room
 from ..records import Record
+from ..steps import Job
 
 
-class Job(Protocol):
-    """What is asked of a job here."""
-
-    @property
-    def run(self) -> str:
-        """Name of the run, unique among runs."""
-
-    @property
-    def index(self) -> int:
-        """Position among the jobs of the run."""
+class PlacedJob(Job, Protocol):
+    """A job that has a place on disk."""
 
     @property
     def place(self) -> str:
@@ -37,7 +30,7 @@ class Worked(Protocol):
     """What has steps, and CASA's tools between them."""
 
     @property
-    def job(self) -> Job:
+    def job(self) -> PlacedJob:
         """What it was made of."""
 
     #: Steps that are complete.
@@ -57,7 +50,7 @@ _at_work: dict[tuple[str, int], Worked] = {}
 
 
 def run_step(
-    make: Callable[[Any], Worked], job: Job, steps: int, name: str, arguments: Record
+    make: Callable[[Any], Worked], job: PlacedJob, steps: int, name: str, arguments: Record
 ) -> Any:
     """Run one step of a job.
 
@@ -65,7 +58,7 @@ def run_step(
     ----------
     make : callable
         Makes what has the steps, of the job.
-    job : Job
+    job : PlacedJob
     steps : int
         Steps of the job that are complete.
     name : str

@@ -2,7 +2,7 @@
 """Masks of ``usemask='auto-multithresh'`` for a chunk, as CASA makes them for the whole cube.
 
 CASA makes the masks of a *block* of channels at a time
-(:func:`ptclean.imaging.control.block_channels`). What a channel's mask depends on outside of the
+(:func:`ptclean.planning.blocks.block_channels`). What a channel's mask depends on outside of the
 channel, and what stands for it in a chunk (``SDMaskHandler::autoMask``, ``SynthesisDeconvolver``,
 ``CubeMinorCycleAlgorithm``):
 

@@ -35,7 +35,8 @@ from ..products import images
 from ..records import Record
 from ..reporting.events import Cycle, Listener, Phase, cycle_of, task_of, told
 from ..reporting.story import Story
-from ..workers.splitter import Admit, CubeSplitter, Step
+from ..steps import Step
+from ..workers.splitter import Admit, CubeSplitter
 from . import at_work, whole_image
 from .control import IterationControl, separate_planes
 from .part_imager import ContinuumJob, PartJob

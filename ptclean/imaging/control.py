@@ -12,7 +12,6 @@ Handed over chunk by chunk it would count cycles wrongly and keep the last chunk
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,9 +19,8 @@ import numpy as np
 from casatools import iterbotsink
 from numpy.typing import NDArray
 
+from ..planning.iteration import one_control
 from ..records import Record
-
-_one_control = threading.Lock()
 
 #: Rows of ``summaryminor``: iterations, channel, and with ``fullsummary`` iterations before
 #: (``SynthesisDeconvolver::mergeReturnRecord``, ``SummaryMinor.rowDescriptionsOldOrder``).
@@ -33,11 +31,6 @@ _THRESHOLD_ROW = 3
 CHANNEL_ROW = 5
 _STOKES_ROW = 6
 _ITERATIONS_BEFORE_ROW = 8
-
-#: CASA deconvolves a cube in blocks of at least this many channels, more if the images are small
-#: (``SynthesisDeconvolver::numblockchans``).
-_SMALLEST_BLOCK = 10
-_BLOCK_PIXELS = 8e6
 
 #: What :mod:`ptclean.imaging.automask` adds to the records.
 _OWN_FIELDS = ("full",)
@@ -198,11 +191,6 @@ def join_execution(
     }
 
 
-def block_channels(nx: int, ny: int, nchan: int) -> int:
-    """Channels that CASA in one process deconvolves at a time."""
-    return min(nchan, max(_SMALLEST_BLOCK, int(_BLOCK_PIXELS / nx / ny)))
-
-
 def separate_planes(npol: int, deconvolver: str) -> int:
     """Stokes planes that CASA deconvolves one by one: ``clark`` takes them all at once.
 
@@ -234,34 +222,6 @@ def _count_on(summary: NDArray[np.float64], block: int) -> None:
         summary[_ITERATIONS_BEFORE_ROW, start : start + block] = np.cumsum(done) - done
 
 
-def check_iteration(iteration: Record) -> None:
-    """Have CASA look at what it would be told to stop at.
-
-    tclean does so before it makes any image. Left out while a clean goes on in this process, whose
-    control it would be.
-
-    Parameters
-    ----------
-    iteration : dict
-        tclean's iteration parameters as CASA's record.
-
-    Raises
-    ------
-    RuntimeError
-        CASA's own, the same as tclean's, for parameters that make no sense to it.
-    """
-    if not _one_control.acquire(blocking=False):
-        return
-    try:
-        tool = iterbotsink()
-        try:
-            tool.setupiteration(iterpars=iteration)
-        finally:
-            tool.done()
-    finally:
-        _one_control.release()
-
-
 class IterationControl:
     """CASA's iteration control, called in tclean's order.
 
@@ -272,7 +232,8 @@ class IterationControl:
     iteration : dict
         tclean's iteration parameters as CASA's record.
     block : int, optional
-        Channels that CASA would deconvolve at a time, see `block_channels`.
+        Channels that CASA would deconvolve at a time, see
+        :func:`ptclean.planning.blocks.block_channels`.
     planes : int
         Planes of a channel that CASA deconvolves one by one, see `separate_planes`.
 
@@ -298,7 +259,7 @@ class IterationControl:
         self.stopcode = 0
 
     def __enter__(self) -> IterationControl:
-        _one_control.acquire()
+        one_control.acquire()
         try:
             self._tool = iterbotsink()
             self._tool.setupiteration(iterpars=self._iteration)
@@ -316,7 +277,7 @@ class IterationControl:
                 self._tool.done()
                 self._tool = None
         finally:
-            _one_control.release()
+            one_control.release()
 
     def is_last_cycle(self) -> bool:
         """Tell whether the major cycle to come is known to be the last."""

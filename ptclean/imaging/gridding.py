@@ -16,10 +16,10 @@ from casatools import synthesisimager
 from ..keeping.durable import sync_tree
 from ..planning.axis import select, shifted
 from ..planning.chunks import Chunk
-from ..planning.weighting import set_bandwidth, tapers_with_bandwidth
 from ..products import images
 from ..products.casa_io import open_table
 from ..records import ImagingRecords
+from .bandwidth import set_bandwidth, tapers_with_bandwidth
 from .chunk_job import ChunkJob
 
 

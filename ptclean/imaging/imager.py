@@ -28,6 +28,7 @@ from .. import logs
 from ..keeping.journal import Journal
 from ..keeping.resumption import take_over_chunks
 from ..planning.axis import selected_imager
+from ..planning.blocks import block_channels
 from ..planning.chunks import neighbours
 from ..planning.continuing import Beginning, startmodel_path
 from ..planning.plan import Plan
@@ -37,8 +38,8 @@ from ..products import beams, images
 from ..records import Record
 from ..reporting.events import Cycle, Listener, Listeners, Phase, Task, cycle_of, task_of, told
 from ..reporting.story import Story
-from ..workers.splitter import Admit, CubeSplitter, Step
-from ..workers.worker import Outcome
+from ..steps import Outcome, Step
+from ..workers.splitter import Admit, CubeSplitter
 from . import at_work, chunk_imager
 from .assembly import assemble, assemble_all, assemblies, assembly_of_model, remove_spent
 from .automask import block_of, full_blocks, speaks_of_a_chunk, stay_empty
@@ -46,7 +47,6 @@ from .chunk_job import ChunkJob, CubeJob, limits_of_steps
 from .control import (
     ZERO_MASK,
     IterationControl,
-    block_channels,
     changed_channels,
     idle_again,
     join_initialization,

@@ -43,7 +43,8 @@ from ..products import images
 from ..records import Record
 from ..reporting.events import Listener, Phase, task_of, told
 from ..reporting.story import Story
-from ..workers.splitter import Admit, CubeSplitter, Step
+from ..steps import Step
+from ..workers.splitter import Admit, CubeSplitter
 from .assembly import assemble_all, assemblies
 from .at_work import forget
 from .chunk_job import ChunkJob, CubeJob

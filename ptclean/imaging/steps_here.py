@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ..keeping.journal import Journal
 from ..reporting.events import Task
-from ..workers.splitter import Job, Step
+from ..steps import Job, Step
 from . import at_work, chunk_imager
 from .chunk_job import ChunkJob
 

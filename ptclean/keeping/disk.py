@@ -78,6 +78,11 @@ def used_bytes(folder: str) -> int:
     return total
 
 
+def available_space(imagename: str) -> int:
+    """Bytes that are free for a run, with those that the work of a former one takes."""
+    return free_bytes(imagename) + used_bytes(f"{imagename}.ptclean")
+
+
 def why_not_writable(folder: str) -> str | None:
     """Write to a folder, and say why that does not work.
 

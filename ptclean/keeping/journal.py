@@ -16,13 +16,11 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..steps import Step
 from .durable import sync_directory, sync_file
 from .encoding import decode, digest, encode
-
-if TYPE_CHECKING:
-    from ..workers.splitter import Step
 
 _NAME = "journal.jsonl"
 

@@ -38,7 +38,6 @@ from ..errors import (
 from ..planning.continuum_plan import ContinuumPlan, fit_again
 from ..planning.plan import Plan
 from ..planning.sizing import USABLE_OF_LIMIT, Machine
-from ..planning.space import available_space
 from .disk import FELL_SHORT
 from .durable import sync_directory
 from .journal import Journal, JournalError
@@ -167,7 +166,6 @@ def plan_on(plan: Plan, own: Parameters, machine: Machine) -> Plan:
         nworkers=at_once.nworkers,
         at_once=at_once,
         memory_limit=machine.limit,
-        free_space=available_space(plan.imagename),
     )
 
 

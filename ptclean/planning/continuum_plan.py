@@ -15,7 +15,6 @@ from casatools import ms as measurement_set
 from ..call.own_parameters import OWN_PARAMETERS
 from ..call.parameters import absolute_paths, check_deconvolution, imaging_records
 from ..config import setting
-from ..imaging.control import check_iteration
 from ..products import images
 from ..products.casa_io import open_table
 from ..records import Record
@@ -23,12 +22,13 @@ from . import memory
 from .axis import CubeAxes, resolve_axes, summarize_data
 from .checks import check_folder, check_parameters, check_products, check_size, is_image
 from .continuum_scope import is_continued, reason_for_serial
+from .iteration import check_iteration
 from .memory import ImageSize, worker_memory
 from .partition import Part, choose_parts, cut_rows, has_simultaneous_fields, have_all_times
 from .plan import Plan
 from .reasons import reason_in_access
 from .sizing import USABLE_OF_LIMIT, Machine, tclean_seconds
-from .space import available_space, continuum_space, outputs
+from .space import continuum_space, outputs
 
 _GIB = 2**30
 
@@ -181,7 +181,6 @@ def make_continuum_plan(
         casa_memory=memory.casa_budget(size, 1),
         warnings=(*warnings, *_cautions(tclean)),
         space=continuum_space(size, len(parts), terms, outputs(tclean)),
-        free_space=available_space(imagename),
         parameters=tclean,
         records=records,
         coordinates=axes.coordinates,
@@ -223,7 +222,6 @@ def fit_again(plan: ContinuumPlan, machine: Machine, nworkers: int) -> Continuum
         worker_memory=needed,
         memory_limit=machine.limit,
         warnings=(*warnings, *_cautions(plan.parameters)),
-        free_space=available_space(plan.imagename),
     )
 
 

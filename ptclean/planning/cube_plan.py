@@ -17,15 +17,16 @@ from typing import Any
 from ..call.own_parameters import OWN_PARAMETERS
 from ..call.parameters import absolute_paths, check_deconvolution, imaging_records
 from ..config import setting
-from ..imaging.control import block_channels, check_iteration
 from ..records import ImagingRecords
 from . import memory
 from .axis import CubeAxes, SelectedData, observatory, resolve_axes, summarize_data
+from .blocks import block_channels
 from .checks import check_folder, check_parameters, check_products, check_size
 from .chunks import Guards, guard_channels
 from .cleanmask import CleanMask, clean_mask
 from .continuing import PRODUCTS, starts_from_image
 from .independence import reason_for_one_control, say_independence
+from .iteration import check_iteration
 from .memory import ImageSize
 from .mosaic import FEWEST_CHANNELS
 from .mosaic_plan import standins_for_mosaic
@@ -40,7 +41,7 @@ from .reasons import (
 from .resampling import SpectralSampling, even_start, unlike, wants_one_above
 from .scope import AUTOMASK, is_moving, reason_for_serial
 from .sizing import Machine, size_run
-from .space import available_space, cube_volume, outputs
+from .space import cube_volume, outputs
 from .standin import StandIn
 
 _GIB = 2**30
@@ -201,7 +202,6 @@ def make_plan(parameters: dict[str, Any], machine: Machine, defaults: Mapping[st
         space=volume.space,
         written_bytes=volume.written,
         written_bytes_a_cycle=volume.written_a_cycle,
-        free_space=available_space(imagename),
         parameters=tclean,
         records=records,
         coordinates=axes.coordinates,

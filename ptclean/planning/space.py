@@ -4,7 +4,7 @@
 All of it is in the work directory, on the file system of ``imagename``: the chunks' images, what
 only cycles need (images with guard channels, those on which masks are made, CASA's tables of
 weights), and the finished products, for which the latter make room. Plain functions on plain
-data, but for `available_space`.
+data.
 
 Does not cover: what a file system says when it is full (:mod:`ptclean.keeping.disk`).
 """
@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..keeping import disk
 from .chunks import Chunk
 from .memory import ImageSize
 from .scope import AUTOMASK
@@ -96,11 +95,6 @@ def outputs(tclean: Mapping[str, Any], mask_channels: int = 0) -> Outputs:
         automasks=cleans and tclean["usemask"] == AUTOMASK,
         mask_channels=mask_channels,
     )
-
-
-def available_space(imagename: str) -> int:
-    """Bytes that are free for a run, with those that the work of a former one takes."""
-    return disk.free_bytes(imagename) + disk.used_bytes(f"{imagename}.ptclean")
 
 
 def _from_imager(size: ImageSize) -> int:

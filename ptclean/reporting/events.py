@@ -13,14 +13,11 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ..records import Record
-
-if TYPE_CHECKING:
-    from ..workers.worker import Outcome
+from ..steps import Outcome, Step
 
 # Rows of ``summaryminor``; see :mod:`ptclean.imaging.control`.
 _ITERATIONS_ROW = 0
@@ -201,24 +198,8 @@ def told(listener: Listener, phase: Phase) -> Iterator[None]:
     listener.phase_ended(phase, time.monotonic() - started)
 
 
-class _Job(Protocol):
-    @property
-    def index(self) -> int: ...
-
-    @property
-    def cost(self) -> int: ...
-
-
-class _Step(Protocol):
-    @property
-    def job(self) -> _Job: ...
-
-    @property
-    def name(self) -> str: ...
-
-
-def task_of(step: _Step) -> Task:
-    """Return a step of :mod:`ptclean.workers.splitter` as plain data."""
+def task_of(step: Step) -> Task:
+    """Return what a listener is told of a step."""
     return Task(step.name, step.job.index, step.job.cost)
 
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..config import setting
-from ..workers.worker import Outcome
+from ..steps import Outcome
+from ..terminal import is_casashell, is_notebook, is_terminal
 from .events import Cycle, Listener, Phase, Task
-from .terminal import is_casashell, is_notebook, is_terminal
 
 
 def mode() -> str:

@@ -26,7 +26,7 @@ from ..errors import ParameterError
 from ..planning.plan import Plan
 from ..products import images
 from ..records import Record
-from ..workers.worker import Outcome
+from ..steps import Outcome
 from .events import Cycle, Listener, Loss, Phase, Task
 
 FILE = "ptclean.json"

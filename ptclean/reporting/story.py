@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from .. import logs
-from ..workers.worker import Outcome
+from ..steps import Outcome
 from .events import Cycle, Listener, Loss, Phase, Task
 
 #: Seconds between lines that say how far a phase has come. Phases shorter than that need none.

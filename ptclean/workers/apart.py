@@ -24,7 +24,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..errors import TaskError
-from .worker import Outcome, WorkerSetup, run
+from ..steps import Outcome
+from .worker import WorkerSetup, run
 
 #: ``prctl``'s number for the signal that a process gets when its parent dies.
 _PR_SET_PDEATHSIG = 1

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -31,14 +30,14 @@ from distributed.scheduler import NoValidWorkerError, NoWorkerError
 from .. import logs
 from ..config import setting
 from ..errors import ChunkError, TaskError
-from ..records import Record
 from ..reporting.events import Listener, Task, task_of
+from ..steps import Job, Outcome, Step
 from .borrowed import addresses_of
 from .cluster import autopsy
 from .deaths import Death
 from .losses import Losses
 from .waiting import Waiting
-from .worker import Outcome, run
+from .worker import run
 
 #: Seconds, for each worker, for which their list is good: to get it, with names, takes a twentieth.
 _LIST_IS_GOOD = 1e-3
@@ -52,43 +51,6 @@ _NO_WORKER = (NoValidWorkerError, NoWorkerError)
 
 def _nothing(*_: Any) -> None:
     """Stand in for the steps of a splitter that has none."""
-
-
-class Job(Protocol):
-    """What must be known of a chunk here; its text names it to the user."""
-
-    @property
-    def run(self) -> str:
-        """Name of the run, unique among runs."""
-
-    @property
-    def index(self) -> int:
-        """Position among the chunks."""
-
-    @property
-    def cost(self) -> int:
-        """Grows with the time that a step takes."""
-
-    @property
-    def label(self) -> str:
-        """Name in the keys of its tasks, such as ``'chunk-0042'``."""
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One step of one chunk.
-
-    Attributes
-    ----------
-    job : Job
-    name : str
-        Name of the step, such as ``'minor'``.
-    arguments : dict
-    """
-
-    job: Job
-    name: str
-    arguments: Record = field(default_factory=dict)
 
 
 class Journal(Protocol):

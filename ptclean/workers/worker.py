@@ -41,6 +41,7 @@ from distributed.system import MEMORY_LIMIT
 
 from ..errors import TaskError
 from ..logs import ALARMING, LogLine, parse
+from ..steps import Outcome
 from .cgroup import memory_left
 from .deaths import peak_of
 from .patience import pausing_worker
@@ -94,35 +95,6 @@ class WorkerReport:
     memory: int
     memory_limit: int | None
     problems: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a task returned, and what it took.
-
-    Attributes
-    ----------
-    value : Any
-        What the function returned.
-    seconds : float
-        Elapsed time of the function.
-    peak_memory : int
-        Largest resident memory of the worker's process during the task, in bytes. Where the
-        system cannot reset that mark: during the life of the process.
-    warnings : list of LogLine
-        WARN and SEVERE lines that CASA logged during the task: (priority, origin, message).
-    worker : str
-        Name of the worker.
-    pid : int
-        Number of its process.
-    """
-
-    value: Any
-    seconds: float
-    peak_memory: int
-    warnings: list[LogLine]
-    worker: str
-    pid: int
 
 
 @dataclass

@@ -84,14 +84,14 @@ def replace_tclean(defaults: Mapping[str, Any]) -> None:
 
     def in_casatasks(module: ModuleType) -> None:
         # It takes tclean from casatasks when it is imported, which has to be before.
-        from ..run import ptclean
+        from .run import ptclean
 
         task = stand_in(ptclean, defaults)
         for each in (module, sys.modules["casatasks.tclean"]):
             each.tclean = task  # type: ignore[attr-defined]
 
     def in_shell(module: ModuleType) -> None:
-        from ..run import ptclean
+        from .run import ptclean
 
         # Called by CASA's own code, with all values, when it has found and checked them.
         module._tclean_t = stand_in(ptclean, defaults)  # type: ignore[attr-defined]
@@ -183,4 +183,4 @@ class _AfterImport(MetaPathFinder):
 def _keep_ptclean_importable() -> None:
     """Let workers import ptclean where it was found in the working directory, not installed."""
     if not any(finder.find_spec("ptclean", None) for finder in sys.meta_path):
-        sys.path.append(str(Path(__file__).parents[2]))
+        sys.path.append(str(Path(__file__).parents[1]))
