@@ -102,6 +102,16 @@ def test_workers_are_no_more_than_asked_for_or_of_use(run: Any) -> None:
 
 
 @given(runs())
+# The last chunk has all six channels: the fewest there are, and another one so as to begin even.
+@example(
+    (
+        ImageSize(469, 2416, 3, "standard"),
+        6,
+        Guards(0, fewest=5, even=True),
+        Machine(1, 1, 1_840_912_718),
+        {"nworkers": 0, "chanchunks": -1, "cleans": False, "block": None},
+    )
+)
 def test_worker_stays_under_its_limit(run: Any) -> None:
     size, _, _, machine, _ = run
     made = sized(run)
@@ -127,6 +137,13 @@ def test_what_does_not_fit_is_refused_with_a_limit_that_does(run: Any) -> None:
             assert "use chanchunks=" in text
             fewer = int(text.split("use chanchunks=")[1].split()[0])
             size_run(size, nchan, guards, machine, **wishes | {"chanchunks": fewer})
+
+
+@given(runs())
+def test_chunks_grid_no_more_channels_than_reckoned(run: Any) -> None:
+    _, nchan, guards, _, _ = run
+    for chunk in sized(run).chunks:
+        assert chunk.gridded_channels <= guards.gridded_channels(chunk.channels, nchan)
 
 
 @given(

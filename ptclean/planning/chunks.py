@@ -71,6 +71,18 @@ class Guards:
         """How far away a channel may be that is a guard channel, but for those of `fewest`."""
         return self.sides + max(self.above, int(self.even))
 
+    def gridded_channels(self, channels: int, nchan: int) -> int:
+        """Channels that are gridded for so many core ones, at most, wherever these are.
+
+        Parameters
+        ----------
+        channels : int
+            Core channels.
+        nchan : int
+            Channels of the cube.
+        """
+        return min(nchan, max(self.fewest + self.even, channels + self.most))
+
     def around(self, start: int, stop: int, nchan: int, index: int = 0) -> Chunk:
         """Give channels of a cube their guard channels.
 

@@ -183,7 +183,7 @@ def size_run(
     per_worker = usable if machine.limit is None else int(machine.limit * USABLE_OF_LIMIT)
     least = cube.memory(1).most
     if machine.limit is not None:
-        smallest = min(nchan, max(guards.fewest, 1 + guards.most))
+        smallest = guards.gridded_channels(1, nchan)
         _refuse_too_small(size, smallest, least, per_worker, machine.limit)
     each = least
     if chanchunks > 0:
@@ -234,7 +234,7 @@ class _Cube:
     def memory(self, channels: int) -> StepMemory:
         """What the steps of a chunk of so many core channels take, in the middle of the cube."""
         first, gridded = (
-            min(self.nchan, max(guards.fewest, channels + guards.most))
+            guards.gridded_channels(channels, self.nchan)
             for guards in (self.first_guards, self.guards)
         )
         return step_memory(self.size, channels, first, gridded, cleans=self.cleans)
