@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,3 +83,17 @@ def test_imports_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "    from ptclean.workers import worker\n"
     )
     assert set(imported(path)) == {"run", "logs", "planning", "imaging", "workers"}
+
+
+@pytest.mark.parametrize("module", ["chunk_imager", "whole_image"])
+def test_what_workers_import_is_without_casatasks(module: str, tmp_path: Path) -> None:
+    """It takes ten times as long to import as casatools."""
+    code = f"import sys, ptclean.imaging.{module}; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    path = {"PYTHONPATH": str(PTCLEAN.parent)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | path, capture_output=True, text=True, check=True
+    )
+    imported_modules = done.stdout.split()
+    assert "casatools" in imported_modules
+    assert "casatasks" not in imported_modules

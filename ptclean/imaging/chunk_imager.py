@@ -22,13 +22,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from typing import Any
 
 from casatools import synthesisdeconvolver
 
 from ..keeping.durable import sync_tree, write_bytes, write_json
-from ..keeping.workdir import make_folder
+from ..keeping.workdir import empty_folder, make_folder
 from ..planning.axis import shifted
 from ..products import beams, images
 from ..products.casa_io import flush, take_over_locks
@@ -472,15 +471,10 @@ class ChunkImager:
         """
         folder = self.job.folder()
         make_folder(folder)
+        empty_folder(folder, (*keep, Gridded.STATE))
         for name in os.listdir(folder):
-            path = os.path.join(folder, name)
             if name in keep:
-                take_over_locks(path)
-            elif name != Gridded.STATE:
-                if os.path.isdir(path):
-                    shutil.rmtree(path)
-                else:
-                    os.remove(path)
+                take_over_locks(os.path.join(folder, name))
         os.mkdir(self._scratch)
 
     def _complete(self, step: str) -> None:

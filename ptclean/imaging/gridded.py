@@ -19,12 +19,12 @@ from typing import Any
 
 from casatools import synthesisnormalizer, synthesisutils
 
+from ..keeping.workdir import empty_folder
 from ..planning.axis import selected_imager
 from ..products import beams, images
 from ..records import ImagingRecords, Record
 from .chunk_job import IMAGER_PRODUCTS, ChunkJob
 from .gridding import (
-    clear_scratch,
     gather_model,
     grid_residual,
     gridding_records,
@@ -171,7 +171,8 @@ class Gridded:
         def begin(*, reselects: bool) -> Any:
             self.close()
             self.reselects = reselects
-            clear_scratch(self._scratch)
+            # An imager takes over tables of weights that it finds.
+            empty_folder(self._scratch)
             for product in IMAGER_PRODUCTS:
                 shutil.rmtree(f"{self._job.gridded}.{product}", ignore_errors=True)
             self._bring_earlier()

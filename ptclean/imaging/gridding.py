@@ -8,7 +8,6 @@ divide steps must not be called.
 from __future__ import annotations
 
 import os
-import shutil
 from typing import Any, Protocol
 
 from casatools import synthesisimager
@@ -91,15 +90,6 @@ def make_psf(begin: Begin, begun: str, *, reselects: bool) -> None:
             raise
         begin(reselects=False).makepsf()
     os.remove(begun)
-
-
-def clear_scratch(folder: str) -> None:
-    """Remove what a former imager has left: an imager takes over tables of weights it finds."""
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
-        else:
-            os.remove(entry.path)
 
 
 def gather_model(job: ChunkJob, channels: Chunk, target: str) -> None:

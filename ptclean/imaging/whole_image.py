@@ -30,19 +30,11 @@ import numpy as np
 from casatools import synthesisdeconvolver, synthesisimager, synthesisnormalizer
 
 from ..keeping.durable import sync_directory, sync_tree, write_bytes
-from ..keeping.resumption import copy_table
 from ..planning.axis import select_and_define
-from ..products.casa_io import flush, open_table
+from ..products.casa_io import copy_table, flush, open_table
 from ..records import Record
 from .at_work import run_step
-from .part_imager import (
-    ContinuumJob,
-    PartImager,
-    PartJob,
-    is_gridded,
-    is_start,
-    sync_images,
-)
+from .part_imager import ContinuumJob, PartImager, PartJob, is_gridded, is_start, sync_images
 
 #: What a normaliser that makes an image writes into its miscellaneous information, and the imager,
 #: which makes PSF and residual in tclean, does not; images that are made later take it over.

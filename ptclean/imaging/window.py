@@ -23,12 +23,12 @@ import shutil
 from typing import Any
 
 from ..keeping.durable import write_json
+from ..keeping.workdir import empty_folder
 from ..planning.axis import shifted
 from ..planning.chunks import Chunk
 from ..products import images
 from .chunk_job import IMAGER_PRODUCTS, ChunkJob
 from .gridding import (
-    clear_scratch,
     gather_model,
     grid_residual,
     gridding_records,
@@ -262,7 +262,7 @@ class Window:
     def _open(self, *, reselects: bool) -> Any:
         assert self.channels is not None
         self.close()
-        clear_scratch(self._scratch)
+        empty_folder(self._scratch)
         self._remove(*IMAGER_PRODUCTS, "gridwt")
         self._records = gridding_records(
             self._job, self.channels, self._prefix, reselects=reselects

@@ -38,6 +38,7 @@ from ..errors import (
 from ..planning.continuum_plan import ContinuumPlan, fit_again
 from ..planning.plan import Plan
 from ..planning.sizing import USABLE_OF_LIMIT, Machine
+from ..products.casa_io import copy_table
 from .disk import FELL_SHORT
 from .durable import sync_directory
 from .journal import Journal, JournalError
@@ -345,15 +346,6 @@ def _copy(source: str, name: str, target: str, new_name: str = "") -> None:
         copy_table(path, new)
     elif os.path.exists(path):
         shutil.copy2(path, new)
-
-
-def copy_table(path: str, new: str) -> None:
-    """Copy a table or an image which a worker may have open, and close meanwhile.
-
-    CASA's locks are of no meaning to others, and a worker may be waiting at them. What it writes
-    anew it writes beside, under another name (``table.dat_tmp``).
-    """
-    shutil.copytree(path, new, ignore=shutil.ignore_patterns("*.new-*", "*.new", "*_tmp"))
 
 
 def remove_former(directory: str, attempt: str) -> None:

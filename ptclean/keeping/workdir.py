@@ -19,7 +19,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from .. import logs
@@ -103,6 +103,17 @@ def make_folder(path: str) -> None:
     """
     with contextlib.suppress(FileExistsError):
         os.mkdir(path)
+
+
+def empty_folder(path: str, keep: Collection[str] = ()) -> None:
+    """Remove all that is in a folder, but for some names."""
+    for entry in os.scandir(path):
+        if entry.name in keep:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.remove(entry.path)
 
 
 def refuse_if_in_use(imagename: str) -> None:

@@ -3,10 +3,10 @@
 
 All of it is in the work directory, on the file system of ``imagename``: the chunks' images, what
 only cycles need (images with guard channels, those on which masks are made, CASA's tables of
-weights), and the finished products, for which the latter make room. Plain functions on plain
-data.
+weights), and the finished products, for which the latter make room. Plain functions on plain data.
 
-Does not cover: what a file system says when it is full (:mod:`ptclean.keeping.disk`).
+Does not cover: what there is, and what a file system says when it is full
+(:mod:`ptclean.keeping.disk`).
 """
 
 from __future__ import annotations

@@ -74,3 +74,12 @@ def take_over_locks(path: str) -> None:
     if os.path.exists(lock):
         shutil.copyfile(lock, f"{lock}.new")
         os.replace(f"{lock}.new", lock)
+
+
+def copy_table(path: str, new: str) -> None:
+    """Copy a table or an image which a worker may have open, and close meanwhile.
+
+    CASA's locks are of no meaning to others, and a worker may be waiting at them. What it writes
+    anew it writes beside, under another name (``table.dat_tmp``).
+    """
+    shutil.copytree(path, new, ignore=shutil.ignore_patterns("*.new-*", "*.new", "*_tmp"))
