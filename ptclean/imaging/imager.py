@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
@@ -148,20 +147,10 @@ class ParallelCubeImager:
             makes_psf=bool(plan.parameters["calcpsf"]),
             makes_residual=bool(plan.parameters["calcres"]),
         )
-        cube = CubeJob(
-            run=uuid.uuid4().hex,
-            records=self._records,
-            coordinates=plan.coordinates,
-            channels=nchan,
-            directory=attempt,
-            cleans=self._cleans,
-            restores=self._restores,
-            corrects=bool(plan.parameters["pbcor"]),
-            mask=plan.mask.image(directory) if plan.mask else None,
+        cube = replace(
+            CubeJob.of_plan(plan, self._records, directory, attempt),
             automasks=self._automasks,
             beginning=self._beginning,
-            guards=plan.guards,
-            data_guards=plan.data_guards,
         )
         self.jobs = tuple(
             ChunkJob(cube, chunk, tuple(neighbours(plan.chunks, chunk))) for chunk in plan.chunks

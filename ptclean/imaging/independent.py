@@ -21,7 +21,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -116,19 +115,7 @@ class IndependentChunks:
         self.skipped = 0
         self.models = ModelsToSave(plan.parameters)
         attempt = tempfile.mkdtemp(prefix="attempt-", dir=directory)
-        cube = CubeJob(
-            run=uuid.uuid4().hex,
-            records=plan.records,
-            coordinates=plan.coordinates,
-            channels=self._shape[3],
-            directory=attempt,
-            cleans=True,
-            restores=bool(plan.parameters["restoration"]),
-            corrects=bool(plan.parameters["pbcor"]),
-            mask=plan.mask.image(directory) if plan.mask else None,
-            guards=plan.guards,
-            data_guards=plan.data_guards,
-        )
+        cube = CubeJob.of_plan(plan, plan.records, directory, attempt)
         self._jobs = [ChunkAlone(cube, chunk, (), plan=plan) for chunk in plan.chunks]
 
     def run(self, history: Sequence[str]) -> tuple[Record, dict[str, str]]:
