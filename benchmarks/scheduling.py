@@ -7,8 +7,9 @@ which a step of a chunk is to sleep. What is sent for a chunk is what is sent in
     PYTHONPATH=examples python benchmarks/scheduling.py --workers 1000 --chunks 10000
 
 prints the processor time of this process for each task, and the peak of its memory after a tenth of
-the tasks and at the end. ``--bare`` does the same with Dask's own ``submit`` and ``as_completed``
-in the place of the splitter: what is left is Dask's.
+the tasks and at the end. Told apart is what the workers' heartbeats take, task or none, measured
+before the first task is there. ``--bare`` does the same with Dask's own ``submit`` and
+``as_completed`` in the place of the splitter: what is left is Dask's.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ from ptclean.workers.splitter import CubeSplitter
 
 #: Workers in one process, so that this machine holds a thousand.
 WORKERS_A_PROCESS = 125
+
+#: Seconds for which workers are left alone to settle, and then those in which idling is measured.
+SETTLING, IDLING = 10.0, 20.0
 
 SETTINGS = {
     "distributed.worker.memory.pause": False,
@@ -170,6 +174,14 @@ def submit_all(client: Client, jobs: list[ChunkJob], seconds: float, count: Any)
         submit(running.pop(future))
 
 
+def idle_share() -> float:
+    """Processor time that this process takes while its workers have no task, as a share of one."""
+    time.sleep(SETTLING)
+    used = time.process_time()
+    time.sleep(IDLING)
+    return (time.process_time() - used) / IDLING
+
+
 def measure(workers: int, chunks: int, cycles: int, seconds: float, *, bare: bool) -> None:
     """Measure, and print."""
     # By the name of this module, so that they are pickled as references, as those of a run are.
@@ -191,6 +203,7 @@ def measure(workers: int, chunks: int, cycles: int, seconds: float, *, bare: boo
             stack.callback(process.wait)
             stack.callback(process.kill)
         client.wait_for_workers(workers, timeout=600)
+        idle = idle_share()
         cube_splitter = CubeSplitter(client, workers, Listener(), journal=count)
         started, used = time.perf_counter(), time.process_time()
         for _ in range(cycles):
@@ -202,7 +215,10 @@ def measure(workers: int, chunks: int, cycles: int, seconds: float, *, bare: boo
         count.peaks.append(peak())
     tasks = chunks * cycles
     print(f"{tasks} tasks on {workers} workers: {elapsed:.1f} s")
-    print(f"processor time for each task: {1e3 * used / tasks:.2f} ms")
+    print(
+        f"processor time for each task: {1e3 * used / tasks:.2f} ms, of which "
+        f"{1e3 * idle * elapsed / tasks:.2f} for heartbeats ({idle:.1%} of the time)"
+    )
     after_tenth, at_end = count.peaks
     print(f"peak memory after a tenth: {after_tenth:.0f} MiB, at the end: {at_end:.0f} MiB")
 
