@@ -445,7 +445,7 @@ def test_budget_that_comes_too_late_is_reported(users_client, tmp_path, casalog)
     # Those of the scheduler, which lives in this process, are ours while a manager is open here.
     assert len(own) in (2, 6)
     assert "memory_limit='1GiB' has no effect" in limit
-    assert re.match(r"Dask worker \d and 1 more: .* MB .* instead of 1000000 MB", budget)
+    assert re.match(r"Dask worker \d and 1 more: .* less memory than the 1000000 MB", budget)
 
 
 @pytest.mark.parametrize(

@@ -205,8 +205,9 @@ class WorkerSetup(WorkerPlugin):
             # CASA counts in kB.
             budget = casatools.ctsys.hostinfo()["memory"]["available"] // 1024
             if budget < self.casa_memory:
+                # Without this worker's own figure, so that it is said once for all workers.
                 found.append(
-                    f"CASA plans with {budget} MB of memory instead of {self.casa_memory} MB, "
+                    f"CASA plans with less memory than the {self.casa_memory} MB that are needed, "
                     "since casatools was in use before ptclean could say so; restart the workers"
                 )
         found += _slow_settings(os.environ)
