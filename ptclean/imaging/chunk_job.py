@@ -13,7 +13,6 @@ from functools import cached_property, lru_cache
 from ..planning.chunks import Chunk, Guards
 from ..planning.continuing import Beginning
 from ..planning.memory import AtOnce
-from ..planning.plan import Plan
 from ..products import beams
 from ..records import ImagingRecords, Record
 
@@ -88,34 +87,6 @@ class CubeJob:
     beginning: Beginning = field(default_factory=Beginning)
     guards: Guards = field(default_factory=Guards)
     data_guards: Guards | None = None
-
-    @classmethod
-    def of_plan(cls, plan: Plan, records: ImagingRecords, directory: str, attempt: str) -> CubeJob:
-        """Take from a plan what is in it.
-
-        Parameters
-        ----------
-        plan : Plan
-        records : ImagingRecords
-            Those that workers are to use.
-        directory : str
-            Work directory of the image.
-        attempt : str
-            That of the run, in it.
-        """
-        return cls(
-            run=uuid.uuid4().hex,
-            records=records,
-            coordinates=plan.coordinates,
-            channels=(plan.shape or (1, 1, 1, 1))[3],
-            directory=attempt,
-            cleans=plan.parameters["niter"] > 0,
-            restores=bool(plan.parameters["restoration"]),
-            corrects=bool(plan.parameters["pbcor"]),
-            mask=plan.mask.image(directory) if plan.mask else None,
-            guards=plan.guards,
-            data_guards=plan.data_guards,
-        )
 
     def __reduce__(self) -> tuple[Callable[[bytes], CubeJob], tuple[bytes]]:
         return _unpickled, (self._pickled,)

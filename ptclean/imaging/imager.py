@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,7 +35,7 @@ from ..planning.plan import Plan
 from ..planning.scope import AUTOMASK
 from ..planning.standin import make_standin, with_standins
 from ..products import beams, images
-from ..records import Record
+from ..records import ImagingRecords, Record
 from ..reporting.events import Cycle, Listener, Listeners, Phase, Task, cycle_of, task_of, told
 from ..reporting.story import Story
 from ..steps import Outcome, Step
@@ -55,6 +56,34 @@ from .control import (
 )
 from .savemodel import ModelsToSave
 from .steps_here import Steps, StepsHere, take_known
+
+
+def cube_job(plan: Plan, records: ImagingRecords, directory: str, attempt: str) -> CubeJob:
+    """Say what workers must know of a cube, without what it begins from and makes masks of.
+
+    Parameters
+    ----------
+    plan : Plan
+    records : ImagingRecords
+        Those that workers are to use.
+    directory : str
+        Work directory of the image, in which the clean mask is.
+    attempt : str
+        That of the run, in it.
+    """
+    return CubeJob(
+        run=uuid.uuid4().hex,
+        records=records,
+        coordinates=plan.coordinates,
+        channels=(plan.shape or (1, 1, 1, 1))[3],
+        directory=attempt,
+        cleans=plan.parameters["niter"] > 0,
+        restores=bool(plan.parameters["restoration"]),
+        corrects=bool(plan.parameters["pbcor"]),
+        mask=plan.mask.image(directory) if plan.mask else None,
+        guards=plan.guards,
+        data_guards=plan.data_guards,
+    )
 
 
 class ParallelCubeImager:
@@ -148,7 +177,7 @@ class ParallelCubeImager:
             makes_residual=bool(plan.parameters["calcres"]),
         )
         cube = replace(
-            CubeJob.of_plan(plan, self._records, directory, attempt),
+            cube_job(plan, self._records, directory, attempt),
             automasks=self._automasks,
             beginning=self._beginning,
         )

@@ -46,9 +46,9 @@ from ..steps import Step
 from ..workers.splitter import Admit, CubeSplitter
 from .assembly import assemble_all, assemblies
 from .at_work import forget
-from .chunk_job import ChunkJob, CubeJob
+from .chunk_job import ChunkJob
 from .control import CHANNEL_ROW, ITERATIONS_ROW
-from .imager import ParallelCubeImager
+from .imager import ParallelCubeImager, cube_job
 from .savemodel import ModelsToSave
 from .steps_here import take_known
 
@@ -115,7 +115,7 @@ class IndependentChunks:
         self.skipped = 0
         self.models = ModelsToSave(plan.parameters)
         attempt = tempfile.mkdtemp(prefix="attempt-", dir=directory)
-        cube = CubeJob.of_plan(plan, plan.records, directory, attempt)
+        cube = cube_job(plan, plan.records, directory, attempt)
         self._jobs = [ChunkAlone(cube, chunk, (), plan=plan) for chunk in plan.chunks]
 
     def run(self, history: Sequence[str]) -> tuple[Record, dict[str, str]]:
