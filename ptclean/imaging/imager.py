@@ -130,12 +130,30 @@ class ParallelCubeImager:
         self._shape = nx, ny, npol, nchan = plan.shape or (1, 1, 1, 1)
         self._block = block_channels(nx, ny, nchan)
         self._planes = separate_planes(npol, plan.parameters["deconvolver"])
-        self._cleans = plan.parameters["niter"] > 0
-        self._automasks = self._cleans and plan.parameters["usemask"] == AUTOMASK
-        self._restores = bool(plan.parameters["restoration"])
         self._directory = directory
         self._journal = Journal(directory)
-        listeners = _WithoutWarningsOfChunks if self._automasks else Listeners
+        # A worker of an earlier driver may still write below the one that it was given.
+        attempt = tempfile.mkdtemp(prefix="attempt-", dir=directory)
+        self._startmodel = startmodel_path(plan.parameters["startmodel"])
+        self._first_model = os.path.join(directory, "start.model")
+        existing_model = f"{plan.imagename}.model" if "model" in plan.existing else None
+        cube = cube_job(plan, self._records, directory, attempt)
+        self._cube = replace(
+            cube,
+            automasks=cube.cleans and plan.parameters["usemask"] == AUTOMASK,
+            beginning=Beginning(
+                prefix=plan.imagename,
+                products=plan.existing,
+                model=self._first_model if self._startmodel else existing_model,
+                makes_psf=bool(plan.parameters["calcpsf"]),
+                makes_residual=bool(plan.parameters["calcres"]),
+            ),
+        )
+        self.jobs = tuple(
+            ChunkJob(self._cube, chunk, tuple(neighbours(plan.chunks, chunk)))
+            for chunk in plan.chunks
+        )
+        listeners = _WithoutWarningsOfChunks if self._cube.automasks else Listeners
         self._listener = listeners(listener or Story())
         self._nworkers = plan.nworkers
         self._limits = limits_of_steps(plan.at_once) if plan.at_once else {}
@@ -164,26 +182,6 @@ class ParallelCubeImager:
         #: What was said of the last masks of chunks that stay empty for as long as it is the same.
         self._settled: dict[int, Record | None] = {}
         self._beam: beams.CommonBeam | None = None
-        # A worker of an earlier driver may still write below the one that it was given.
-        attempt = tempfile.mkdtemp(prefix="attempt-", dir=directory)
-        self._startmodel = startmodel_path(plan.parameters["startmodel"])
-        self._first_model = os.path.join(directory, "start.model")
-        existing_model = f"{plan.imagename}.model" if "model" in plan.existing else None
-        self._beginning = Beginning(
-            prefix=plan.imagename,
-            products=plan.existing,
-            model=self._first_model if self._startmodel else existing_model,
-            makes_psf=bool(plan.parameters["calcpsf"]),
-            makes_residual=bool(plan.parameters["calcres"]),
-        )
-        cube = replace(
-            cube_job(plan, self._records, directory, attempt),
-            automasks=self._automasks,
-            beginning=self._beginning,
-        )
-        self.jobs = tuple(
-            ChunkJob(cube, chunk, tuple(neighbours(plan.chunks, chunk))) for chunk in plan.chunks
-        )
 
     def run(self, history: Sequence[str]) -> tuple[Record | None, dict[str, str]]:
         """Make the images of all chunks, and of them those of the cube, in the work directory.
@@ -237,9 +235,9 @@ class ParallelCubeImager:
                 make_standin(standin, self._directory)
             if self._startmodel:
                 self._put_startmodel()
-            self._journal.put("attempt", os.path.basename(self.jobs[0].cube.directory))
+            self._journal.put("attempt", os.path.basename(self._cube.directory))
         try:
-            if self._cleans:
+            if self._cube.cleans:
                 summary, finishing = self._clean()
             else:
                 summary, finishing = None, {}
@@ -254,12 +252,12 @@ class ParallelCubeImager:
 
     def _take_over(self) -> None:
         """Take over what an earlier driver has left of the chunks."""
-        wanted = ["common beam"] * self._finishes + ["beams of blocks"] * self._automasks
+        wanted = ["common beam"] * self._finishes + ["beams of blocks"] * self._cube.automasks
         take_over_chunks(
             self.jobs,
             self._journal,
             self._directory,
-            self.jobs[0].cube.directory,
+            self._cube.directory,
             self._splitter.map,
             "finish",
             keeps_psf=not all(map(self._journal.knows, wanted)),
@@ -268,7 +266,7 @@ class ParallelCubeImager:
     @property
     def _finishes(self) -> bool:
         """Whether chunks have a step after the last cycle."""
-        return self._restores or self._automasks
+        return self._cube.restores or self._cube.automasks
 
     def _put_startmodel(self) -> None:
         """Have CASA put tclean's `startmodel` on the grid of the whole cube."""
@@ -299,9 +297,9 @@ class ParallelCubeImager:
         """Run all cycles; returns the control's summary, and arguments for the last step."""
         starts = [job.chunk.start for job in self.jobs]
         with IterationControl(self._records.iteration, self._block, self._planes) as control:
-            if self._beginning.makes_residual:
+            if self._cube.beginning.makes_residual:
                 begun = self._begin(lastcycle=control.is_last_cycle())
-                if self._automasks:
+                if self._cube.automasks:
                     begun = self._start_masks(begun)
                 control.end_major_cycle(clean=False)
             else:
@@ -318,11 +316,11 @@ class ParallelCubeImager:
                 self._cycle, self._gridded = control.minor_cycles + 1, ()
                 executed = self._minor(controls)
                 iterations = control.end_minor_cycle(executed, starts)
-                if self._automasks:
+                if self._cube.automasks:
                     self._renew_masks(control, executed, state, threshold)
                 else:
                     state = [unchanged(record) for record in state]
-                if iterations and not self._automasks:
+                if iterations and not self._cube.automasks:
                     self._major(control, self._changed(executed), state, threshold)
                 # A tool that is made anew after a worker has died does not know this one.
                 state = [with_noise_of(*each) for each in zip(state, executed, strict=True)]
@@ -404,7 +402,7 @@ class ParallelCubeImager:
         for job in self.jobs:
             block = block_of(job.chunk.start, self._block)
             parts.setdefault(block, []).append(f"{job.core()}.psf")
-        scratch = os.path.join(self.jobs[0].cube.directory, "block")
+        scratch = os.path.join(self._cube.directory, "block")
         return {
             block: images.common_beam(psfs, f"{scratch}-{block}").beam
             for block, psfs in parts.items()
@@ -454,7 +452,7 @@ class ParallelCubeImager:
 
     def _last_masks(self, control: IterationControl) -> Record:
         """Say which masks are left (``PySynthesisImager.hasConverged``)."""
-        if not self._automasks:
+        if not self._cube.automasks:
             return {}
         if control.minor_cycles == 0:
             return {"masks": ["mask"]}
@@ -480,7 +478,7 @@ class ParallelCubeImager:
         if self._records.deconvolution["restoringbeam"] not in ("common", ["common"]):
             return None
         parts = [f"{job.core()}.psf" for job in self.jobs]
-        common = images.common_beam(parts, os.path.join(self.jobs[0].cube.directory, "common"))
+        common = images.common_beam(parts, os.path.join(self._cube.directory, "common"))
         logs.post(f"Common beam of the cube: {', '.join(beams.as_text(common.beam))}")
         return common
 
@@ -493,7 +491,7 @@ class ParallelCubeImager:
     ) -> None:
         """Run the major cycle of the chunks that saw a model change, and renew their records."""
         # An earlier run's residual need not be that of its model and these data.
-        earlier = not self._beginning.makes_residual and control.major_cycles == 0
+        earlier = not self._cube.beginning.makes_residual and control.major_cycles == 0
         affected = list(self.jobs) if earlier else self._affected(changed)
         self.skipped += len(self.jobs) - len(affected)
         self._gridded = tuple(job.chunk.index for job in affected)
