@@ -472,9 +472,8 @@ class ChunkImager:
         folder = self.job.folder()
         make_folder(folder)
         empty_folder(folder, (*keep, Gridded.STATE))
-        for name in os.listdir(folder):
-            if name in keep:
-                take_over_locks(os.path.join(folder, name))
+        for name in keep:
+            take_over_locks(os.path.join(folder, name))
         os.mkdir(self._scratch)
 
     def _complete(self, step: str) -> None:

@@ -107,7 +107,8 @@ def make_folder(path: str) -> None:
 
 def empty_folder(path: str, keep: Collection[str] = ()) -> None:
     """Remove all that is in a folder, but for some names."""
-    for entry in os.scandir(path):
+    # Listed first: of a folder that changes, not every file system lists the rest.
+    for entry in list(os.scandir(path)):
         if entry.name in keep:
             continue
         if entry.is_dir(follow_symlinks=False):
